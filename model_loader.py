@@ -1,0 +1,269 @@
+"""Load one variant of a suite and capture its residual stream.
+
+Works for any causal language model that ``AutoModelForCausalLM`` loads: blocks and final norm are
+found by structure. Row 0 is the input of block 0 (position embeddings included), row i the output
+of block i, 1..L, before the final norm; the final norm's output is one further row (ADR-005).
+The only module whose top level imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+import study
+import weight_cache
+from study import StudyError, Variant
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+Reduce = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass
+class LoadedModel:
+    """A variant ready to run: the decoder without its language-model head, and its tokenizer."""
+
+    decoder: nn.Module
+    causal_lm: nn.Module
+    tokenizer: Any
+    blocks: nn.ModuleList
+    final_norm: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def n_blocks(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.decoder.config.hidden_size)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a variant's weights lie on this machine and what identifies them in a plan."""
+
+    location: str  # a local folder, or a hub repository id
+    revision: str | None  # commit hash of a hub repository
+    adapter: Path | None
+    identity: dict[str, str | int | None]
+
+
+def choose_device(requested: str) -> tuple[torch.device, str]:
+    """Return the device for ``--device`` and the reason; raises StudyError if it is not there."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if requested == "cuda" and not cuda:
+        raise StudyError("--device cuda: no CUDA device is available; use --device cpu")
+    if requested == "mps" and not mps:
+        raise StudyError("--device mps: no MPS device is available; use --device cpu")
+    if requested != "auto":
+        return torch.device(requested), "asked for"
+    if cuda:
+        return torch.device("cuda"), f"CUDA is available ({torch.cuda.get_device_name(0)})"
+    if mps:
+        return torch.device("mps"), "no CUDA; Apple MPS is available"
+    return torch.device("cpu"), "no CUDA and no MPS"
+
+
+def choose_dtype(requested: str, device: torch.device) -> torch.dtype:
+    """Return the compute precision; float16 is never used (its range overflows)."""
+    if requested == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if requested == "bf16" else torch.float32
+
+
+def resolve_source(variant: Variant) -> Source:
+    """Find a variant's files: convert or check the cache, hash local weights, pin a hub commit."""
+    identity: dict[str, str | int | None] = {"role": variant.role}
+    revision = None
+    if variant.package:
+        assert variant.sha256 is not None  # checked when the suite was read
+        location = str(weight_cache.converted_weights(variant.package, variant.sha256, variant.repo))
+        identity |= {"package": variant.package, "sha256": variant.sha256}
+    elif variant.path:
+        folder = study.resolve(variant.path)
+        location = str(folder)
+        identity |= {"path": variant.path, "sha256": _folder_sha256(folder, variant)}
+        if variant.sha256 and variant.sha256 != identity["sha256"]:
+            raise StudyError(f"{folder}: weights have sha256 {identity['sha256']}, the suite "
+                             f"expects {variant.sha256} for variant {variant.name}")  # fmt: skip
+    else:
+        assert variant.repo is not None
+        location, revision = variant.repo, _resolve_commit(variant)
+        identity |= {"repo": variant.repo, "revision": revision}
+    adapter = None
+    if variant.adapter and variant.role != "untrained":
+        adapter = study.resolve(variant.adapter)
+        weights = adapter / "adapter_model.safetensors"
+        if not weights.is_file():
+            raise StudyError(f"{weights}: variant {variant.name}'s adapter is missing; "
+                             "restore it, or make it with train_adapters.py")  # fmt: skip
+        identity["adapter_sha256"] = weight_cache.file_sha256(weights)
+        if variant.adapter_sha256 and variant.adapter_sha256 != identity["adapter_sha256"]:
+            raise StudyError(f"{weights}: sha256 is {identity['adapter_sha256']}, the suite "
+                             f"expects {variant.adapter_sha256}; restore the file")  # fmt: skip
+    if variant.role == "untrained":
+        identity["seed"] = variant.seed
+    return Source(location, revision, adapter, identity)
+
+
+def _folder_sha256(folder: Path, variant: Variant) -> str:
+    weights = sorted(folder.glob("*.safetensors"))
+    if not (folder / "config.json").is_file() or (not weights and variant.role != "untrained"):
+        raise StudyError(f"{folder}: no model of variant {variant.name} here "
+                         "(config.json and *.safetensors expected); mend `path` in the suite file")  # fmt: skip
+    digest = hashlib.sha256()
+    for path in [folder / "config.json", *weights]:
+        digest.update(weight_cache.file_sha256(path).encode())
+    return digest.hexdigest()
+
+
+def _resolve_commit(variant: Variant) -> str:
+    with hub_errors(variant):
+        config = AutoConfig.from_pretrained(variant.repo, revision=variant.revision)
+    commit = getattr(config, "_commit_hash", None)
+    if commit is None:
+        raise StudyError(f"variant {variant.name}: {variant.repo} gave no commit hash; "
+                         "pin `revision` in the suite file")  # fmt: skip
+    return str(commit)
+
+
+@contextlib.contextmanager
+def hub_errors(variant: Variant) -> Iterator[None]:
+    """Turn the hub client's failures into one message that says what to do."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        yield
+    except (OSError, HfHubHTTPError) as error:
+        causes = [error, error.__cause__, error.__context__]
+        if any(isinstance(cause, GatedRepoError) for cause in causes):
+            what = f"access to {variant.repo} is gated"
+        elif any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+            what = f"{variant.repo} does not exist, or your token may not see it"
+        else:
+            what = f"{variant.repo} could not be loaded ({str(error).splitlines()[0]})"
+        raise StudyError(
+            f"variant {variant.name}: {what}. Accept the licence at "
+            f"https://huggingface.co/{variant.repo}, sign in with `uv run hf auth login`, and run "
+            "again; or try without a hub: uv run build_stimuli.py --suite mini"
+        ) from None
+
+
+def load_variant(
+    variant: Variant, source: Source, *, device: torch.device, dtype: torch.dtype
+) -> LoadedModel:
+    """Load a variant for inference; role ``untrained`` gets seeded random weights instead."""
+    local = os.path.isdir(source.location)
+    where: dict[str, Any] = {"local_files_only": True} if local else {"revision": source.revision}
+    with hub_errors(variant) if not local else contextlib.nullcontext():
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **where)
+        if variant.role == "untrained":
+            config = AutoConfig.from_pretrained(source.location, **where)
+            torch.manual_seed(variant.seed)
+            causal_lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(dtype)
+        else:
+            causal_lm = AutoModelForCausalLM.from_pretrained(
+                source.location, dtype=dtype, use_safetensors=True, **where
+            )
+    if not tokenizer.is_fast:
+        raise StudyError(f"variant {variant.name}: its tokenizer has no offsets (not a fast "
+                         "tokenizer), so the concept's tokens cannot be found")  # fmt: skip
+    if source.adapter is not None:
+        from peft import PeftModel
+
+        causal_lm = PeftModel.from_pretrained(causal_lm, source.adapter).merge_and_unload()
+    return wrap(causal_lm.to(device), tokenizer, device, dtype)
+
+
+def wrap(
+    causal_lm: nn.Module, tokenizer: Any, device: torch.device, dtype: torch.dtype
+) -> LoadedModel:
+    """Make a LoadedModel of a causal LM: evaluation mode, blocks and final norm found."""
+    causal_lm.eval().requires_grad_(False)
+    decoder = causal_lm.get_decoder()  # type: ignore[operator]
+    blocks, final_norm = find_blocks(decoder)
+    return LoadedModel(decoder, causal_lm, tokenizer, blocks, final_norm, device, dtype)
+
+
+def find_blocks(decoder: nn.Module) -> tuple[nn.ModuleList, nn.Module]:
+    """Return the decoder's block list and its final norm, found by structure.
+
+    The blocks are the only ModuleList of ``num_hidden_layers`` modules of one type family; the
+    final norm is the last norm beside it. Raises StudyError if either is not found.
+    """
+    depth = decoder.config.num_hidden_layers
+    for parent in decoder.modules():
+        children = list(parent.named_children())
+        for position, (_, child) in enumerate(children):
+            if isinstance(child, nn.ModuleList) and len(child) == depth:
+                norms = [m for _, m in children[position + 1 :] if "norm" in type(m).__name__.lower()]
+                if norms:
+                    return child, norms[-1]
+    raise StudyError(f"{type(decoder).__name__}: found no list of {depth} blocks followed by a "
+                     "final norm; this architecture is not supported")  # fmt: skip
+
+
+def _hidden(output: Any) -> torch.Tensor:
+    return output if isinstance(output, torch.Tensor) else output[0]
+
+
+@contextlib.contextmanager
+def capture(loaded: LoadedModel, reduce: Reduce) -> Iterator[dict[int, torch.Tensor]]:
+    """Collect ``reduce(hidden)`` of every row during forward passes inside the context.
+
+    ``hidden`` is ``[batch, tokens, hidden]``. Keys: 0 = input of block 0, i = output of block i,
+    L + 1 = output of the final norm. Hooks are removed on exit, whatever happens.
+    """
+    rows: dict[int, torch.Tensor] = {}
+    handles = []
+
+    def before_first(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        rows[0] = reduce(args[0] if args else kwargs["hidden_states"])
+
+    def after(row: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            rows[row] = reduce(_hidden(output))
+
+        return hook
+
+    try:
+        handles.append(loaded.blocks[0].register_forward_pre_hook(before_first, with_kwargs=True))
+        for index, block in enumerate(loaded.blocks, start=1):
+            handles.append(block.register_forward_hook(after(index)))
+        handles.append(loaded.final_norm.register_forward_hook(after(loaded.n_blocks + 1)))
+        yield rows
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.inference_mode()
+def forward(
+    loaded: LoadedModel, input_ids: torch.Tensor, *, position_ids: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+) -> None:  # fmt: skip
+    """Run the decoder once, without cache and without the language-model head.
+
+    ``position_ids`` that restart at 0 mark packed texts: attention stays inside each. The mask
+    must then be None (an all-ones mask would silently join the texts), and the cache off.
+    """
+    if position_ids is not None and attention_mask is not None:
+        raise ValueError("packed texts take no attention mask: it would join them")
+    loaded.decoder(
+        input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask,
+        use_cache=False,
+    )  # fmt: skip
