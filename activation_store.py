@@ -1,0 +1,176 @@
+"""Activations on disk: a plan and float16 shards per variant, each hash-checked (ADR-005).
+
+``activations/<variant>/plan.json`` says how the vectors were made and which stimuli lie in which
+shard. ``shard-NNNNN.safetensors`` holds, per pooling, ``[stimulus, row, hidden]`` float16 and one
+power-of-two exponent per vector (int8), so that no residual overflows float16. A shard carries the
+hash of its plan and of its own tensors: a truncated, foreign or altered shard is detected on load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as serialize
+
+import artifacts
+import study
+from study import StudyError
+
+# What a finished extraction is judged by; the rest of a plan (threads, versions …) only says how.
+INPUT_FIELDS = ("suite", "variant", "source", "manifest_sha256", "poolings", "dtype", "code_sha256")
+_PLAN_FIELDS = (*INPUT_FIELDS, "schema_version", "rows", "hidden_size", "shards", "versions",
+                "device", "threads", "token_budget", "tokenizer_sha256")  # fmt: skip
+
+
+def to_float16(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scale each vector (last axis) by its own power of two and round to float16.
+
+    Returns the float16 array and the int8 exponents (one axis fewer); the value is
+    ``stored * 2**exponent``. The largest element lies in [2^14, 2^15), so the relative error is at
+    most 2^-11 per element of comparable size. Raises ValueError on NaN or infinity.
+    """
+    largest = np.abs(vectors).max(axis=-1)
+    if not np.isfinite(largest).all():
+        raise ValueError("vectors hold NaN or infinity")
+    exponents = np.where(largest > 0, np.frexp(largest)[1] - 15, 0).clip(-127, 127)
+    scaled = np.ldexp(vectors.astype(np.float32), -exponents[..., None])
+    return scaled.astype(np.float16), exponents.astype(np.int8)
+
+
+def from_float16(stored: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+    """Undo ``to_float16``; returns float32."""
+    return np.ldexp(stored.astype(np.float32), exponents[..., None].astype(np.int32))
+
+
+def variant_dir(paths: study.RunPaths, variant: str) -> Path:
+    """Return the folder of a variant's activations."""
+    return paths.activations / variant
+
+
+def plan_path(folder: Path) -> Path:
+    """Return the plan of a variant's folder."""
+    return folder / "plan.json"
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Return the path of shard ``number``."""
+    return folder / f"shard-{number:05d}.safetensors"
+
+
+def load_plan(folder: Path) -> dict[str, Any]:
+    """Load and check a variant's plan."""
+    path = plan_path(folder)
+    plan = artifacts.load_json(path, artifacts.MAKE_ACTIVATIONS)
+    for name in _PLAN_FIELDS:
+        if not isinstance(plan, dict) or name not in plan:
+            raise StudyError(f"{path}: field {name!r} is missing; make it anew with: "
+                             f"{artifacts.MAKE_ACTIVATIONS} --overwrite")  # fmt: skip
+    if plan["schema_version"] != study.SCHEMA_VERSION:
+        raise StudyError(f"{path}: schema_version {plan['schema_version']!r} is of another version; "
+                         f"make it anew with: {artifacts.MAKE_ACTIVATIONS} --overwrite")  # fmt: skip
+    return dict(plan)
+
+
+def save_shard(path: Path, tensors: dict[str, np.ndarray], plan_sha256: str) -> None:
+    """Write one shard atomically, with the hashes of its plan and its content."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in sorted(tensors.items())}
+    header = {"plan": plan_sha256, "content": _content_hash(arrays)}
+    with artifacts.atomic_write(path) as handle:
+        handle.write(serialize(arrays, metadata=header))
+
+
+def _content_hash(tensors: dict[str, np.ndarray]) -> str:
+    total = hashlib.sha256()
+    for name, array in sorted(tensors.items()):
+        total.update(f"{name}{array.dtype}{array.shape}".encode())
+        total.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1))
+    return total.hexdigest()
+
+
+def read_shard(path: Path, plan_sha256: str) -> dict[str, np.ndarray]:
+    """Read a shard and check both hashes; raises StudyError naming the file and the mend."""
+    mend = f"make it anew with: {artifacts.MAKE_ACTIVATIONS}"
+    try:
+        with safe_open(path, framework="numpy") as shard:
+            header = shard.metadata() or {}
+            tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise StudyError(f"{path}: missing; {mend}") from None
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise StudyError(f"{path}: truncated or not a safetensors file ({error}); {mend}") from None
+    if header.get("plan") != plan_sha256:
+        raise StudyError(f"{path}: belongs to another plan; {mend} --overwrite")
+    if header.get("content") != _content_hash(tensors):
+        raise StudyError(f"{path}: content does not match its hash (altered on disk); {mend}")
+    return tensors
+
+
+def shard_is_valid(path: Path, plan_sha256: str) -> bool:
+    """Say whether a shard is there, whole, and of this plan."""
+    if not path.is_file():
+        return False
+    try:
+        read_shard(path, plan_sha256)
+    except StudyError:
+        return False
+    return True
+
+
+def missing_shards(folder: Path, plan: dict[str, Any]) -> list[int]:
+    """Return the numbers of the shards that still have to be computed."""
+    sha = artifacts.digest(plan)
+    return [n for n in range(len(plan["shards"])) if not shard_is_valid(shard_path(folder, n), sha)]
+
+
+@dataclass
+class Activations:
+    """Pooled vectors of one variant: ``pooling -> (ids, [stimulus, row, hidden] float32)``."""
+
+    plan: dict[str, Any]
+    ids: dict[str, list[str]]
+    vectors: dict[str, np.ndarray]
+    tokens: dict[str, dict[str, Any]]  # the token audit, by stimulus id
+
+    def take(self, pooling: str, stimulus_ids: Iterable[str]) -> np.ndarray:
+        """Return the vectors of the named stimuli in that order, joined by id."""
+        position = {name: n for n, name in enumerate(self.ids[pooling])}
+        return self.vectors[pooling][[position[name] for name in stimulus_ids]]
+
+
+def load_activations(
+    folder: Path, manifest_sha256: str, poolings: Iterable[str], keep: set[str] | None = None
+) -> Activations:
+    """Load the poolings asked for (only stimuli in ``keep``, if given), every hash checked.
+
+    Raises StudyError if the plan is for another manifest or a shard is missing or altered.
+    """
+    plan = load_plan(folder)
+    if plan["manifest_sha256"] != manifest_sha256:
+        raise StudyError(f"{plan_path(folder)}: made for another data/stimulus_manifest.json; "
+                         f"make it anew with: {artifacts.MAKE_ACTIVATIONS} --overwrite")  # fmt: skip
+    sha = artifacts.digest(plan)
+    poolings = list(poolings)
+    ids: dict[str, list[str]] = {name: [] for name in poolings}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in poolings}
+    for number, shard in enumerate(plan["shards"]):
+        tensors = read_shard(shard_path(folder, number), sha)
+        for name in poolings:
+            here = shard["span_ids"] if name == "span_mean" else shard["ids"]
+            rows = [n for n, one in enumerate(here) if keep is None or one in keep]
+            if rows:
+                ids[name] += [here[n] for n in rows]
+                parts[name].append(
+                    from_float16(tensors[name][rows], tensors[f"{name}.exponent"][rows])
+                )
+    vectors = {name: np.concatenate(parts[name]) for name in poolings if parts[name]}
+    tokens = artifacts.load_json(folder / "tokens.json", artifacts.MAKE_ACTIVATIONS + " --overwrite")
+    if plan.get("tokens_sha256") != artifacts.digest(tokens):
+        raise StudyError(f"{folder / 'tokens.json'}: content does not match the plan; make it anew "
+                         f"with: {artifacts.MAKE_ACTIVATIONS} --overwrite")  # fmt: skip
+    return Activations(plan, ids, vectors, tokens)
