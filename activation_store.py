@@ -24,8 +24,18 @@ from study import StudyError
 
 # What a finished extraction is judged by; the rest of a plan (threads, versions …) only says how.
 INPUT_FIELDS = ("suite", "variant", "source", "manifest_sha256", "poolings", "dtype", "code_sha256")
-_PLAN_FIELDS = (*INPUT_FIELDS, "schema_version", "rows", "hidden_size", "shards", "versions",
-                "device", "threads", "token_budget", "tokenizer_sha256")  # fmt: skip
+_PLAN_FIELDS = (
+    *INPUT_FIELDS,
+    "schema_version",
+    "rows",
+    "hidden_size",
+    "shards",
+    "versions",
+    "device",
+    "threads",
+    "token_budget",
+    "tokenizer_sha256",
+)
 
 
 def to_float16(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,18 +79,23 @@ def load_plan(folder: Path) -> dict[str, Any]:
     plan = artifacts.load_json(path, artifacts.MAKE_ACTIVATIONS)
     for name in _PLAN_FIELDS:
         if not isinstance(plan, dict) or name not in plan:
-            raise StudyError(f"{path}: field {name!r} is missing; make it anew with: "
-                             f"{artifacts.MAKE_ACTIVATIONS} --overwrite")  # fmt: skip
+            raise StudyError(
+                f"{path}: field {name!r} is missing; make it anew with: "
+                f"{artifacts.MAKE_ACTIVATIONS} --overwrite"
+            )
     if plan["schema_version"] != study.SCHEMA_VERSION:
-        raise StudyError(f"{path}: schema_version {plan['schema_version']!r} is of another version; "
-                         f"make it anew with: {artifacts.MAKE_ACTIVATIONS} --overwrite")  # fmt: skip
+        raise StudyError(
+            f"{path}: schema_version {plan['schema_version']!r} is of another version; "
+            f"make it anew with: {artifacts.MAKE_ACTIVATIONS} --overwrite"
+        )
     return dict(plan)
 
 
 def save_shard(path: Path, tensors: dict[str, np.ndarray], plan_sha256: str) -> None:
     """Write one shard atomically, with the hashes of its plan and its content."""
     arrays = {name: np.ascontiguousarray(array) for name, array in sorted(tensors.items())}
-    header = {"plan": plan_sha256, "content": _content_hash(arrays)}
+    # One key: safetensors writes several in an order that differs from run to run.
+    header = {"hashes": f"plan={plan_sha256} content={_content_hash(arrays)}"}
     with artifacts.atomic_write(path) as handle:
         handle.write(serialize(arrays, metadata=header))
 
@@ -89,7 +104,7 @@ def _content_hash(tensors: dict[str, np.ndarray]) -> str:
     total = hashlib.sha256()
     for name, array in sorted(tensors.items()):
         total.update(f"{name}{array.dtype}{array.shape}".encode())
-        total.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1))
+        total.update(array.tobytes())
     return total.hexdigest()
 
 
@@ -98,15 +113,16 @@ def read_shard(path: Path, plan_sha256: str) -> dict[str, np.ndarray]:
     mend = f"make it anew with: {artifacts.MAKE_ACTIVATIONS}"
     try:
         with safe_open(path, framework="numpy") as shard:
-            header = shard.metadata() or {}
+            hashes = (shard.metadata() or {}).get("hashes", "")
             tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise StudyError(f"{path}: missing; {mend}") from None
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise StudyError(f"{path}: truncated or not a safetensors file ({error}); {mend}") from None
-    if header.get("plan") != plan_sha256:
+    plan, _, content = hashes.removeprefix("plan=").partition(" content=")
+    if plan != plan_sha256:
         raise StudyError(f"{path}: belongs to another plan; {mend} --overwrite")
-    if header.get("content") != _content_hash(tensors):
+    if content != _content_hash(tensors):
         raise StudyError(f"{path}: content does not match its hash (altered on disk); {mend}")
     return tensors
 
@@ -152,8 +168,10 @@ def load_activations(
     """
     plan = load_plan(folder)
     if plan["manifest_sha256"] != manifest_sha256:
-        raise StudyError(f"{plan_path(folder)}: made for another data/stimulus_manifest.json; "
-                         f"make it anew with: {artifacts.MAKE_ACTIVATIONS} --overwrite")  # fmt: skip
+        raise StudyError(
+            f"{plan_path(folder)}: made for another data/stimulus_manifest.json; "
+            f"make it anew with: {artifacts.MAKE_ACTIVATIONS} --overwrite"
+        )
     sha = artifacts.digest(plan)
     poolings = list(poolings)
     ids: dict[str, list[str]] = {name: [] for name in poolings}
@@ -169,8 +187,12 @@ def load_activations(
                     from_float16(tensors[name][rows], tensors[f"{name}.exponent"][rows])
                 )
     vectors = {name: np.concatenate(parts[name]) for name in poolings if parts[name]}
-    tokens = artifacts.load_json(folder / "tokens.json", artifacts.MAKE_ACTIVATIONS + " --overwrite")
+    tokens = artifacts.load_json(
+        folder / "tokens.json", artifacts.MAKE_ACTIVATIONS + " --overwrite"
+    )
     if plan.get("tokens_sha256") != artifacts.digest(tokens):
-        raise StudyError(f"{folder / 'tokens.json'}: content does not match the plan; make it anew "
-                         f"with: {artifacts.MAKE_ACTIVATIONS} --overwrite")  # fmt: skip
+        raise StudyError(
+            f"{folder / 'tokens.json'}: content does not match the plan; make it anew "
+            f"with: {artifacts.MAKE_ACTIVATIONS} --overwrite"
+        )
     return Activations(plan, ids, vectors, tokens)

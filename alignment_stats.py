@@ -36,7 +36,9 @@ def mean_centre(vectors: np.ndarray) -> np.ndarray:
 def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return cosines ``[r, k, k', n, n']`` of two languages' vectors ``[n, k, r, h]``."""
     if left.shape != right.shape or left.ndim != 4:
-        raise ValueError(f"want two [n, k, r, h] arrays of one shape, got {left.shape}, {right.shape}")
+        raise ValueError(
+            f"want two [n, k, r, h] arrays of one shape, got {left.shape}, {right.shape}"
+        )
     n, k, r, h = left.shape
     a = unit(left).transpose(2, 1, 0, 3).reshape(r, k * n, h)
     b = unit(right).transpose(2, 1, 0, 3).reshape(r, k * n, h)
@@ -44,7 +46,7 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def wording_mean(cosine: np.ndarray, *, same_wording: bool) -> np.ndarray:
-    """Average ``[r, k, k', n, n']`` over wording pairs, k = k' or k ≠ k'; returns ``[r, n, n']``."""
+    """Average ``[r, k, k', n, n']`` over the pairs k = k' or k ≠ k'; returns ``[r, n, n']``."""
     k = cosine.shape[1]
     chosen = np.eye(k, dtype=bool) if same_wording else ~np.eye(k, dtype=bool)
     if not chosen.any():
@@ -95,9 +97,11 @@ def retrieval(similarity: np.ndarray) -> dict[str, np.ndarray]:
     backward = ((similarity >= diagonal[..., None, :]) & other).sum(-2)
     unknown = np.isnan(similarity).any(axis=(-2, -1))[..., None]
     scores = {
-        "two_way": (forward == 0) & (backward == 0), "top1_forward": forward == 0,
-        "top1_backward": backward == 0, "mrr": (1 / (1 + forward) + 1 / (1 + backward)) / 2,
-    }  # fmt: skip
+        "two_way": (forward == 0) & (backward == 0),
+        "top1_forward": forward == 0,
+        "top1_backward": backward == 0,
+        "mrr": (1 / (1 + forward) + 1 / (1 + backward)) / 2,
+    }
     return {name: np.where(unknown, np.nan, score.astype(float)) for name, score in scores.items()}
 
 

@@ -44,7 +44,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        os.chmod(name, 0o644)
+        Path(name).chmod(0o644)
         os.replace(name, path)
     except OSError as error:
         error.filename = error.filename or str(path)
@@ -56,7 +56,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 def canonical_json(data: Any, *, indent: int | None = 1) -> str:
     """Return ``data`` as deterministic JSON text; NaN and infinities are refused."""
-    return json.dumps(data, ensure_ascii=False, sort_keys=True, indent=indent, allow_nan=False) + "\n"
+    return (
+        json.dumps(data, ensure_ascii=False, sort_keys=True, indent=indent, allow_nan=False) + "\n"
+    )
 
 
 def digest(data: Any) -> str:
@@ -84,11 +86,15 @@ def load_json(path: Path, make: str) -> Any:
 
 def _need(record: Any, name: str, kind: type | tuple[type, ...], where: str, make: str) -> Any:
     if not isinstance(record, dict) or name not in record:
-        raise StudyError(f"{where}: field {name!r} is missing; mend it or make it anew with: {make}")
+        raise StudyError(
+            f"{where}: field {name!r} is missing; mend it or make it anew with: {make}"
+        )
     value = record[name]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise StudyError(f"{where}: field {name!r} has the wrong type ({type(value).__name__}); "
-                         f"mend it or make it anew with: {make}")  # fmt: skip
+        raise StudyError(
+            f"{where}: field {name!r} has the wrong type ({type(value).__name__}); "
+            f"mend it or make it anew with: {make}"
+        )
     return value
 
 
@@ -158,27 +164,40 @@ def load_probes(path: Path) -> list[Concept]:
             here = f"{where}: {code}"
             terms[code] = _need(entry, "term", str, here, make)
             sources[code] = _need(entry, "sources", list, here, make)
-            sentences[code] = [_probe_sentence(s, here, make)
-                               for s in _need(entry, "sentences", list, here, make)]  # fmt: skip
+            sentences[code] = [
+                _probe_sentence(s, here, make) for s in _need(entry, "sentences", list, here, make)
+            ]
             wordings = [sentence.wording for sentence in sentences[code]]
             if sorted(set(wordings)) != wordings or not wordings:
                 raise StudyError(f"{here}: wordings must be distinct and in order, are {wordings}")
-        concepts.append(Concept(cid, _need(row, "concept", str, where, make),
-                                _need(row, "category", str, where, make), terms, sources,
-                                sentences, row.get("notes", {})))  # fmt: skip
+        concepts.append(
+            Concept(
+                cid,
+                _need(row, "concept", str, where, make),
+                _need(row, "category", str, where, make),
+                terms,
+                sources,
+                sentences,
+                row.get("notes", {}),
+            )
+        )
     if len({concept.id for concept in concepts}) != len(concepts):
         raise StudyError(f"{path}: concepts: an id occurs twice")
     return concepts
 
 
 def _probe_sentence(raw: Any, where: str, make: str) -> ProbeSentence:
-    sentence = ProbeSentence(_need(raw, "wording", int, where, make),
-                             _need(raw, "text", str, where, make),
-                             _need(raw, "surface", str, where, make))  # fmt: skip
+    sentence = ProbeSentence(
+        _need(raw, "wording", int, where, make),
+        _need(raw, "text", str, where, make),
+        _need(raw, "surface", str, where, make),
+    )
     count = sentence.text.count(sentence.surface) if sentence.surface else 0
     if count != 1:
-        raise StudyError(f"{where}: wording {sentence.wording}: surface {sentence.surface!r} occurs "
-                         f"{count} times in its sentence, must occur once; mend `surface`")  # fmt: skip
+        raise StudyError(
+            f"{where}: wording {sentence.wording}: surface {sentence.surface!r} occurs "
+            f"{count} times in its sentence, must occur once; mend `surface`"
+        )
     return sentence
 
 
@@ -206,8 +225,10 @@ def load_perturbations(path: Path) -> tuple[list[Perturbation], dict[str, list[s
     pairs = []
     for number, row in enumerate(_need(raw, "pairs", list, str(path), make)):
         where = f"{path}: pairs[{number}]"
-        text = {name: _need(row, name, str, where, make)
-                for name in ("id", "category", "language", "tag", "concept_id", "text", "change")}  # fmt: skip
+        text = {
+            name: _need(row, name, str, where, make)
+            for name in ("id", "category", "language", "tag", "concept_id", "text", "change")
+        }
         pairs.append(Perturbation(wording=_need(row, "wording", int, where, make), **text))
     if len({pair.id for pair in pairs}) != len(pairs):
         raise StudyError(f"{path}: pairs: an id occurs twice")
@@ -243,8 +264,10 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as it stands on disk."""
-        rows = [{k: v for k, v in asdict(s).items()
-                 if v is not None or k in ("wording", "span")} for s in self.stimuli]  # fmt: skip
+        rows = [
+            {k: v for k, v in asdict(s).items() if v is not None or k in ("wording", "span")}
+            for s in self.stimuli
+        ]
         return {"metadata": {**self.metadata, "suite": self.suite.to_dict()}, "stimuli": rows}
 
     @property
@@ -262,16 +285,22 @@ def load_manifest(path: Path) -> Manifest:
     """Load and check the manifest: unique ids, known kinds, spans inside their texts."""
     raw = load_json(path, MAKE_MANIFEST)
     metadata = dict(_need(raw, "metadata", dict, str(path), MAKE_MANIFEST))
-    suite = Suite.from_dict(_need(metadata, "suite", dict, f"{path}: metadata", MAKE_MANIFEST),
-                            f"{path}: metadata.suite")  # fmt: skip
+    suite = Suite.from_dict(
+        _need(metadata, "suite", dict, f"{path}: metadata", MAKE_MANIFEST),
+        f"{path}: metadata.suite",
+    )
     del metadata["suite"]
     if metadata.get("schema_version") != study.SCHEMA_VERSION:
-        raise StudyError(f"{path}: metadata.schema_version is {metadata.get('schema_version')!r}, "
-                         f"this version reads {study.SCHEMA_VERSION}; make it anew: {MAKE_MANIFEST}")  # fmt: skip
+        raise StudyError(
+            f"{path}: metadata.schema_version is {metadata.get('schema_version')!r}, "
+            f"this version reads {study.SCHEMA_VERSION}; make it anew: {MAKE_MANIFEST}"
+        )
     rows = _need(raw, "stimuli", list, str(path), MAKE_MANIFEST)
     stimuli = tuple(_stimulus(row, f"{path}: stimuli[{n}]") for n, row in enumerate(rows))
     if len({s.stimulus_id for s in stimuli}) != len(stimuli):
-        raise StudyError(f"{path}: stimuli: a stimulus_id occurs twice; make it anew: {MAKE_MANIFEST}")
+        raise StudyError(
+            f"{path}: stimuli: a stimulus_id occurs twice; make it anew: {MAKE_MANIFEST}"
+        )
     return Manifest(suite, metadata, stimuli)
 
 
@@ -280,7 +309,9 @@ def _stimulus(row: Any, where: str) -> Stimulus:
     text = _need(row, "text", str, where, make)
     kind = _need(row, "kind", str, where, make)
     if kind not in KINDS:
-        raise StudyError(f"{where}: kind: {study.unknown('kind', kind, KINDS)}; make it anew: {make}")
+        raise StudyError(
+            f"{where}: kind: {study.unknown('kind', kind, KINDS)}; make it anew: {make}"
+        )
     span = _need(row, "span", (list, type(None)), where, make)
     whole = isinstance(span, list) and len(span) == 2 and all(type(v) is int for v in span)
     if span is not None and not (whole and 0 <= span[0] < span[1] <= len(text)):
@@ -289,13 +320,21 @@ def _stimulus(row: Any, where: str) -> Stimulus:
         text.encode()
     except UnicodeEncodeError:
         raise StudyError(f"{where}: text holds a lone surrogate; make it anew: {make}") from None
-    optional = {name: _need(row, name, str, where, make) for name in ("parent_id", "category", "tag")
-                if name in row}  # fmt: skip
-    return Stimulus(_need(row, "stimulus_id", str, where, make), kind,
-                    _need(row, "item_id", str, where, make),
-                    _need(row, "wording", (int, type(None)), where, make),
-                    _need(row, "language", str, where, make), text,
-                    (span[0], span[1]) if span else None, **optional)  # fmt: skip
+    optional = {
+        name: _need(row, name, str, where, make)
+        for name in ("parent_id", "category", "tag")
+        if name in row
+    }
+    return Stimulus(
+        _need(row, "stimulus_id", str, where, make),
+        kind,
+        _need(row, "item_id", str, where, make),
+        _need(row, "wording", (int, type(None)), where, make),
+        _need(row, "language", str, where, make),
+        text,
+        (span[0], span[1]) if span else None,
+        **optional,
+    )
 
 
 # --- results ----------------------------------------------------------------------------------
@@ -307,16 +346,59 @@ def finite(value: float, digits: int = 6) -> float | None:
 
 
 CURVE_FIELDS = ("metadata", "curves", "measures", "pairs", "audit", "shape")
-COMMITMENT_COLUMNS = ("variant", "language", "concept_id", "concept", "commitment_layer", "status",
-                      "legacy_layer")  # fmt: skip
-CONTRAST_COLUMNS = ("contrast", "language", "window", "estimate", "lower", "upper", "p", "p_holm",
-                    "n")  # fmt: skip
-FAILURE_COLUMNS = ("stimulus_id", "parent_id", "language", "tag", "variant", "reference_variant",
-                   "category", "labels", "effect", "reference_effect", "delta", "lower", "upper",
-                   "rows", "pooling", "verdict", "input", "parent")  # fmt: skip
-CASE_FIELDS = ("test_id", "input", "language_ground_truth", "expected_variant",
-               "acceptable_variants", "failure_category", "routing_recommendation",
-               "p1_test_assertion", "evidence", "status")  # fmt: skip
+COMMITMENT_COLUMNS = (
+    "variant",
+    "language",
+    "concept_id",
+    "concept",
+    "commitment_layer",
+    "status",
+    "legacy_layer",
+    "legacy_status",
+)
+CONTRAST_COLUMNS = (
+    "contrast",
+    "language",
+    "window",
+    "estimate",
+    "lower",
+    "upper",
+    "p",
+    "p_holm",
+    "n",
+)
+FAILURE_COLUMNS = (
+    "stimulus_id",
+    "parent_id",
+    "language",
+    "tag",
+    "variant",
+    "reference_variant",
+    "category",
+    "labels",
+    "effect",
+    "reference_effect",
+    "delta",
+    "lower",
+    "upper",
+    "rows",
+    "pooling",
+    "verdict",
+    "input",
+    "parent",
+)
+CASE_FIELDS = (
+    "test_id",
+    "input",
+    "language_ground_truth",
+    "expected_variant",
+    "acceptable_variants",
+    "failure_category",
+    "routing_recommendation",
+    "p1_test_assertion",
+    "evidence",
+    "status",
+)
 
 
 def save_curves(path: Path, data: dict[str, Any]) -> None:
@@ -340,6 +422,8 @@ def load_edge_cases(path: Path) -> dict[str, Any]:
     for number, case in enumerate(_need(raw, "cases", list, str(path), MAKE_FAILURES)):
         for name in CASE_FIELDS:
             if name not in case:
-                raise StudyError(f"{path}: cases[{number}]: field {name!r} is missing; "
-                                 f"make it anew with: {MAKE_FAILURES}")  # fmt: skip
+                raise StudyError(
+                    f"{path}: cases[{number}]: field {name!r} is missing; "
+                    f"make it anew with: {MAKE_FAILURES}"
+                )
     return dict(raw)

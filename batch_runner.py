@@ -58,16 +58,23 @@ def run_local(config: Config, manifest: Manifest, names: Sequence[str]) -> None:
                 bar.set_description(f"{name} on {note}")
                 bar.reset(total=tokens)
 
-            extraction.extract_variant(manifest, variant, folder, config.options, bar.update, announce)
+            extraction.extract_variant(
+                manifest, variant, folder, config.options, bar.update, announce
+            )
         print(f"{name}: {len(manifest.stimuli)} stimuli in {folder}", flush=True)
 
 
-@modal_config.app.function(
-    image=modal_config.image, gpu=modal_config.GPU, timeout=modal_config.TIMEOUT_S,
-    retries=modal_config.RETRIES, secrets=[modal_config.token_secret],
-    volumes={modal_config.WEIGHTS_DIR: modal_config.weights_volume,
-             modal_config.ACTIVATIONS_DIR: modal_config.activations_volume},
-)  # fmt: skip
+@modal_config.app.function(  # type: ignore[untyped-decorator]
+    image=modal_config.image,
+    gpu=modal_config.GPU,
+    timeout=modal_config.TIMEOUT_S,
+    retries=modal_config.RETRIES,
+    secrets=[modal_config.token_secret],
+    volumes={
+        modal_config.WEIGHTS_DIR: modal_config.weights_volume,
+        modal_config.ACTIVATIONS_DIR: modal_config.activations_volume,
+    },
+)
 def extract_remote(manifest_json: str, name: str, dtype: str, overwrite: bool) -> str:
     """Extract one variant in a container; returns its folder on the activations volume."""
     import torch
@@ -157,37 +164,50 @@ def run(config: Config, *, inside_modal: bool = False) -> None:
                 with modal_config.app.run():
                     run_modal(config, manifest, names)
             except (modal.exception.AuthError, modal.exception.ConnectionError) as error:
-                raise StudyError(f"Modal: {error}; sign in with `uv run modal setup`, or extract "
-                                 "here with --local") from None  # fmt: skip
-    print(f"{len(names)} variants of suite {suite.name} in {config.paths.activations} "
-          f"({time.monotonic() - started:.0f} s)")  # fmt: skip
+                raise StudyError(
+                    f"Modal: {error}; sign in with `uv run modal setup`, or extract "
+                    "here with --local"
+                ) from None
+    print(
+        f"{len(names)} variants of suite {suite.name} in {config.paths.activations} "
+        f"({time.monotonic() - started:.0f} s)"
+    )
 
 
 def _refuse_local_sources(manifest: Manifest, names: Sequence[str]) -> None:
     for name in names:
         variant = manifest.suite.variant(name)
         if variant.package or variant.path or variant.adapter:
-            raise StudyError(f"variant {name} of suite {manifest.suite.name} has weights on this "
-                             "machine only; extract it with --local")  # fmt: skip
+            raise StudyError(
+                f"variant {name} of suite {manifest.suite.name} has weights on this "
+                "machine only; extract it with --local"
+            )
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser; the Modal entrypoint gives its arguments to the same one."""
     parser = study.common_parser(
-        "batch_runner.py", "Extract the activations of every variant (Modal, or --local).",
-        "variants", "device", "dtype", "batch-size", "overwrite",
-    )  # fmt: skip
+        "batch_runner.py",
+        "Extract the activations of every variant (Modal, or --local).",
+        "variants",
+        "device",
+        "dtype",
+        "batch-size",
+        "overwrite",
+    )
     parser.add_argument("--local", action="store_true", help="compute on this machine")
-    parser.add_argument("--parallel", action="store_true",
-                        help="Modal: one container per variant at the same time")  # fmt: skip
+    parser.add_argument(
+        "--parallel", action="store_true", help="Modal: one container per variant at the same time"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the size of the job and stop")
     return parser
 
 
 def _config(args: argparse.Namespace) -> Config:
     options = extraction.Options(args.device, args.dtype, args.batch_size, args.overwrite)
-    return Config(RunPaths(args.run_dir), args.variants, options, args.local, args.parallel,
-                  args.dry_run)  # fmt: skip
+    return Config(
+        RunPaths(args.run_dir), args.variants, options, args.local, args.parallel, args.dry_run
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -196,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return study.run_stage("batch_runner.py", lambda: run(_config(args)))
 
 
-@modal_config.app.local_entrypoint()
+@modal_config.app.local_entrypoint()  # type: ignore[untyped-decorator]
 def modal_main(*arglist: str) -> None:
     """Take the same flags as the script: ``modal run batch_runner.py --variants fire``."""
     args = build_parser().parse_args(list(arglist))

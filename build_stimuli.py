@@ -37,29 +37,45 @@ class Config:
     concepts: tuple[str, ...] | None
 
 
-def probe_stimuli(concepts: Sequence[Concept], languages: Sequence[str], source: Path) -> list[Stimulus]:
+def probe_stimuli(
+    concepts: Sequence[Concept], languages: Sequence[str], source: Path
+) -> list[Stimulus]:
     """Return one stimulus per concept, language and wording."""
     stimuli = []
     for concept in concepts:
         wordings = {}
         for code in languages:
             if code not in concept.sentences:
-                raise StudyError(f"{source}: {concept.id}: language {code!r} is missing; add it, or "
-                                 "leave it out with --languages")  # fmt: skip
+                raise StudyError(
+                    f"{source}: {concept.id}: language {code!r} is missing; add it, or "
+                    "leave it out with --languages"
+                )
             wordings[code] = [s.wording for s in concept.sentences[code]]
             for sentence in concept.sentences[code]:
-                stimuli.append(Stimulus(f"{concept.id}-{code}-{sentence.wording}", "probe",
-                                        concept.id, sentence.wording, code, sentence.text,
-                                        sentence.span))  # fmt: skip
+                stimuli.append(
+                    Stimulus(
+                        f"{concept.id}-{code}-{sentence.wording}",
+                        "probe",
+                        concept.id,
+                        sentence.wording,
+                        code,
+                        sentence.text,
+                        sentence.span,
+                    )
+                )
         if len({tuple(found) for found in wordings.values()}) != 1:
-            raise StudyError(f"{source}: {concept.id}: wordings differ between languages: {wordings}")
+            raise StudyError(
+                f"{source}: {concept.id}: wordings differ between languages: {wordings}"
+            )
     return stimuli
 
 
 def parallel_stimuli(corpus: ParallelCorpus) -> list[Stimulus]:
     """Return one stimulus per item and language of the parallel corpus."""
     return [
-        Stimulus(f"{corpus.metadata['corpus']}-{item}-{code}", "parallel", item, None, code, text, None)
+        Stimulus(
+            f"{corpus.metadata['corpus']}-{item}-{code}", "parallel", item, None, code, text, None
+        )
         for code, lines in corpus.texts.items()
         for item, text in zip(corpus.ids, lines, strict=True)
     ]
@@ -77,23 +93,38 @@ def perturbation_stimuli(
             continue
         if pair.text == known[parent].text:
             raise StudyError(f"{source}: {pair.id}: text is the same as its parent's")
-        stimuli.append(Stimulus(pair.id, "perturbation", pair.concept_id, pair.wording,
-                                pair.language, pair.text, None, parent, pair.category, pair.tag))  # fmt: skip
+        stimuli.append(
+            Stimulus(
+                pair.id,
+                "perturbation",
+                pair.concept_id,
+                pair.wording,
+                pair.language,
+                pair.text,
+                None,
+                parent,
+                pair.category,
+                pair.tag,
+            )
+        )
     return stimuli
 
 
 def load_corpus(config: Config, languages: Sequence[str]) -> ParallelCorpus:
     """Return the parallel corpus that the flags ask for."""
     if config.corpus == "flores":
-        corpus = parallel_corpus.load_flores(languages, config.suite.pivot, config.flores_dir,
-                                             config.limit)  # fmt: skip
+        corpus = parallel_corpus.load_flores(
+            languages, config.suite.pivot, config.flores_dir, config.limit
+        )
     elif config.flores_dir is not None:
         raise study.UsageError("--flores-dir goes with --corpus flores")
     else:
         corpus = parallel_corpus.load_cldr(languages, config.suite.pivot)
         if config.limit is not None:
             texts = {code: lines[: config.limit] for code, lines in corpus.texts.items()}
-            corpus = parallel_corpus.ParallelCorpus(corpus.ids[: config.limit], texts, corpus.metadata)
+            corpus = parallel_corpus.ParallelCorpus(
+                corpus.ids[: config.limit], texts, corpus.metadata
+            )
     return corpus
 
 
@@ -112,28 +143,51 @@ def run(config: Config) -> tuple[Path, Manifest]:
     corpus = load_corpus(config, languages)
     stimuli = [*probes, *parallel_stimuli(corpus), *perturbation_stimuli(pairs, probes, pairs_file)]
     manifest = Manifest(
-        dataclasses.replace(suite, languages=tuple(languages), corpus=config.corpus, variants=tuple(
-            dataclasses.replace(v, targets=tuple(t for t in v.targets if t in languages))
-            for v in suite.variants)),
-        {"schema_version": study.SCHEMA_VERSION, "corpus": corpus.metadata,
-         "concepts": {concept.id: concept.concept for concept in concepts},
-         "counts": {kind: sum(s.kind == kind for s in stimuli) for kind in artifacts.KINDS},
-         "code_sha256": study.code_hash("build_stimuli.py", "parallel_corpus.py", "artifacts.py")},
+        dataclasses.replace(
+            suite,
+            languages=tuple(languages),
+            corpus=config.corpus,
+            variants=tuple(
+                dataclasses.replace(v, targets=tuple(t for t in v.targets if t in languages))
+                for v in suite.variants
+            ),
+        ),
+        {
+            "schema_version": study.SCHEMA_VERSION,
+            "corpus": corpus.metadata,
+            "concepts": {concept.id: concept.concept for concept in concepts},
+            "counts": {kind: sum(s.kind == kind for s in stimuli) for kind in artifacts.KINDS},
+            "code_sha256": study.code_hash(
+                "build_stimuli.py", "parallel_corpus.py", "artifacts.py"
+            ),
+        },
         tuple(stimuli),
-    )  # fmt: skip
+    )
     artifacts.save_manifest(config.paths.manifest, manifest)
     return config.paths.manifest, manifest
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
-    parser = study.common_parser("build_stimuli.py", "Build the stimulus manifest of a suite.",
-                                 "languages", "concepts", "limit")  # fmt: skip
-    parser.add_argument("--suite", default=study.DEFAULT_SUITE,
-                        help=f"{', '.join(study.suite_names())}, or a TOML path (default mini)")  # fmt: skip
+    parser = study.common_parser(
+        "build_stimuli.py",
+        "Build the stimulus manifest of a suite.",
+        "languages",
+        "concepts",
+        "limit",
+    )
+    parser.add_argument(
+        "--suite",
+        default=study.DEFAULT_SUITE,
+        help=f"{', '.join(study.suite_names())}, or a TOML path (default mini)",
+    )
     parser.add_argument("--corpus", choices=study.CORPORA, help="default: the suite's")
-    parser.add_argument("--flores-dir", type=Path, metavar="DIR",
-                        help="FLORES-200 folder with devtest/*.devtest (default: from the hub)")  # fmt: skip
+    parser.add_argument(
+        "--flores-dir",
+        type=Path,
+        metavar="DIR",
+        help="FLORES-200 folder with devtest/*.devtest (default: from the hub)",
+    )
     return parser
 
 
@@ -143,12 +197,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def stage() -> None:
         suite = study.load_suite(args.suite)
-        config = Config(suite, RunPaths(args.run_dir), args.corpus or suite.corpus, args.flores_dir,
-                        args.limit, args.languages, args.concepts)  # fmt: skip
+        config = Config(
+            suite,
+            RunPaths(args.run_dir),
+            args.corpus or suite.corpus,
+            args.flores_dir,
+            args.limit,
+            args.languages,
+            args.concepts,
+        )
         path, manifest = run(config)
         counts = ", ".join(f"{n} {kind}" for kind, n in manifest.metadata["counts"].items())
-        print(f"suite {suite.name}: {counts} stimuli in {len(manifest.suite.languages)} languages "
-              f"in {path}")  # fmt: skip
+        print(
+            f"suite {suite.name}: {counts} stimuli in {len(manifest.suite.languages)} languages "
+            f"in {path}"
+        )
 
     return study.run_stage("build_stimuli.py", stage)
 

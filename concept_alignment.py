@@ -72,8 +72,11 @@ class Study:
 
     def parallel_ids(self, language: str) -> list[str]:
         """Return the parallel stimuli of a language in corpus order."""
-        return [s.stimulus_id for s in self.manifest.stimuli
-                if s.kind == "parallel" and s.language == language]  # fmt: skip
+        return [
+            s.stimulus_id
+            for s in self.manifest.stimuli
+            if s.kind == "parallel" and s.language == language
+        ]
 
 
 Values = dict[tuple[str, str, str], np.ndarray]  # (measure, variant, language) -> A_i [row, n]
@@ -84,9 +87,11 @@ def load_study(config: Config) -> Study:
     manifest = artifacts.load_manifest(config.paths.manifest)
     suite = manifest.suite
     asked = config.variants or tuple(
-        name for name in suite.names()
-        if name in suite.default_names() or store.plan_path(config.paths.activations / name).is_file()
-    )  # fmt: skip
+        name
+        for name in suite.names()
+        if name in suite.default_names()
+        or store.plan_path(config.paths.activations / name).is_file()
+    )
     variants = study.choose("variant", asked, suite.names())
     languages = study.choose("language", config.languages, suite.languages)
     if suite.pivot not in languages or len(languages) < 2:
@@ -94,17 +99,30 @@ def load_study(config: Config) -> Study:
     concepts = study.choose("concept", config.concepts, list(manifest.metadata["concepts"]))
     if len(concepts) < MIN_CONCEPTS:
         # Fewer concepts are computed, but the reader must know that nothing can be inferred.
-        print(f"warning: {len(concepts)} concepts, at least {MIN_CONCEPTS} are needed for "
-              "inference: p-values and shapes are withheld", file=sys.stderr)  # fmt: skip
+        print(
+            f"warning: {len(concepts)} concepts, at least {MIN_CONCEPTS} are needed for "
+            "inference: p-values and shapes are withheld",
+            file=sys.stderr,
+        )
     if len(concepts) < 2:
-        raise StudyError(f"{config.paths.manifest}: alignment compares concepts: at least 2 are "
-                         f"needed, found {len(concepts)}; {artifacts.MAKE_MANIFEST} --concepts …")  # fmt: skip
-    wordings = sorted({s.wording for s in manifest.stimuli
-                       if s.kind == "probe" and s.wording is not None})  # fmt: skip
+        raise StudyError(
+            f"{config.paths.manifest}: alignment compares concepts: at least 2 are "
+            f"needed, found {len(concepts)}; {artifacts.MAKE_MANIFEST} --concepts …"
+        )
+    wordings = sorted(
+        {s.wording for s in manifest.stimuli if s.kind == "probe" and s.wording is not None}
+    )
     n = len(concepts)
-    return Study(manifest, variants, languages, concepts, wordings,
-                 st.resample_weights(n, config.n_bootstrap, config.seed),
-                 st.permutations(n, config.n_permutations, config.seed), config.seed)  # fmt: skip
+    return Study(
+        manifest,
+        variants,
+        languages,
+        concepts,
+        wordings,
+        st.resample_weights(n, config.n_bootstrap, config.seed),
+        st.permutations(n, config.n_permutations, config.seed),
+        config.seed,
+    )
 
 
 # --- one variant ------------------------------------------------------------------------------
@@ -118,8 +136,13 @@ def cell(
     Without ``weights`` the interval is null.
     """
     rows = values[:-1]
-    entry: dict[str, Any] = {"mean": _list(rows.mean(1)), "lower": None, "upper": None, "p": None,
-                             "final_norm": finite(float(values[-1].mean()))}  # fmt: skip
+    entry: dict[str, Any] = {
+        "mean": _list(rows.mean(1)),
+        "lower": None,
+        "upper": None,
+        "p": None,
+        "final_norm": finite(float(values[-1].mean())),
+    }
     if weights is not None:
         lower, upper = st.expanded_interval(rows, weights)
         entry |= {"lower": _list(lower), "upper": _list(upper)}
@@ -132,24 +155,38 @@ def _list(values: np.ndarray) -> list[float | None]:
     return [finite(float(value), 5) for value in values]
 
 
-def analyse_variant(task: Study, variant: str, paths: RunPaths, out: dict[str, Any],
-                    values: Values) -> list[dict[str, Any]]:  # fmt: skip
+def analyse_variant(
+    task: Study, variant: str, paths: RunPaths, out: dict[str, Any], values: Values
+) -> list[dict[str, Any]]:
     """Fill ``out`` and ``values`` with one variant's measures; returns its commitment rows."""
     keep = {i for code in task.languages for i in (*task.probe_ids(code), *task.parallel_ids(code))}
-    loaded = store.load_activations(store.variant_dir(paths, variant), task.manifest.sha256,
-                                    study.POOLINGS, keep)  # fmt: skip
+    loaded = store.load_activations(
+        store.variant_dir(paths, variant), task.manifest.sha256, study.POOLINGS, keep
+    )
     shape = (len(task.concepts), len(task.wordings), len(loaded.plan["rows"]), -1)
     out["metadata"]["rows"] = loaded.plan["rows"]
     out["metadata"]["provenance"]["variants"][variant] = {
         "plan_sha256": artifacts.digest(loaded.plan),
-        **{k: loaded.plan[k] for k in ("source", "dtype", "device", "threads", "packed", "versions",
-                                       "tokenizer_sha256")},
-    }  # fmt: skip
+        **{
+            k: loaded.plan[k]
+            for k in (
+                "source",
+                "dtype",
+                "device",
+                "threads",
+                "packed",
+                "versions",
+                "tokenizer_sha256",
+            )
+        },
+    }
     top1: dict[str, np.ndarray] = {}
     legacy: dict[str, np.ndarray] = {}
     for pooling in study.POOLINGS:
-        raw = {code: loaded.take(pooling, task.probe_ids(code)).reshape(shape)
-               for code in task.languages}  # fmt: skip
+        raw = {
+            code: loaded.take(pooling, task.probe_ids(code)).reshape(shape)
+            for code in task.languages
+        }
         centred = {code: st.mean_centre(vectors) for code, vectors in raw.items()}
         for left, right in itertools.combinations(_pivot_first(task), 2):
             similarity = st.cosines(centred[left], centred[right])
@@ -170,8 +207,11 @@ def analyse_variant(task: Study, variant: str, paths: RunPaths, out: dict[str, A
                 _put(out["measures"], (pooling, measure, variant, right), entry)
                 if pooling == home:
                     values[measure, variant, right] = aligned
-                    _put(out["measures"], (pooling, f"{measure}_separation", variant, right),
-                         cell(st.separation(matrix)[:, None], None))  # fmt: skip
+                    _put(
+                        out["measures"],
+                        (pooling, f"{measure}_separation", variant, right),
+                        cell(st.separation(matrix)[:, None], None),
+                    )
                     top1_here = _retrieval(task, similarity, measure, pooling, variant, right, out)
                     if measure == "concept":
                         top1[right] = top1_here
@@ -195,43 +235,66 @@ def _put(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     tree[keys[-1]] = value
 
 
-def _retrieval(task: Study, similarity: np.ndarray, measure: str, pooling: str, variant: str,
-               language: str, out: dict[str, Any]) -> np.ndarray:  # fmt: skip
+def _retrieval(
+    task: Study,
+    similarity: np.ndarray,
+    measure: str,
+    pooling: str,
+    variant: str,
+    language: str,
+    out: dict[str, Any],
+) -> np.ndarray:
     """Write retrieval within wording pairs; returns wording pairs won both ways ``[row, n]``."""
     k = similarity.shape[1]
     chosen = np.eye(k, dtype=bool) if measure == "sentence" else ~np.eye(k, dtype=bool)
     scores = st.retrieval(similarity[:, chosen])
     for name, score in scores.items():
-        entry = cell(score.mean(axis=1), task.weights if len(task.concepts) >= MIN_CONCEPTS else None)
+        entry = cell(
+            score.mean(axis=1), task.weights if len(task.concepts) >= MIN_CONCEPTS else None
+        )
         if name == "two_way":
             entry["chance"] = round(1 / (2 * len(task.concepts) - 1), 5)
         _put(out["measures"], (pooling, f"{measure}_retrieval_{name}", variant, language), entry)
     return scores["two_way"].mean(axis=1)
 
 
-def _raw_cosine(task: Study, left: np.ndarray, right: np.ndarray, pooling: str, variant: str,
-                language: str, out: dict[str, Any]) -> np.ndarray:  # fmt: skip
+def _raw_cosine(
+    task: Study,
+    left: np.ndarray,
+    right: np.ndarray,
+    pooling: str,
+    variant: str,
+    language: str,
+    out: dict[str, Any],
+) -> np.ndarray:
     """Write uncentred cosine and its mismatched control; returns matched cosine ``[row, n]``."""
     matrix = st.wording_mean(st.cosines(left, right), same_wording=True)
     matched = np.diagonal(matrix, axis1=1, axis2=2)
     _put(out["measures"], (pooling, "cosine", variant, language), cell(matched, task.weights))
-    _put(out["measures"], (pooling, "mismatched", variant, language),
-         cell(st.mismatched(matrix)[:, None], None))  # fmt: skip
+    _put(
+        out["measures"],
+        (pooling, "mismatched", variant, language),
+        cell(st.mismatched(matrix)[:, None], None),
+    )
     if pooling == "content_mean":
         for position, concept in enumerate(task.concepts):
             _put(out["curves"], (variant, concept, language), _list(matched[:-1, position]))
     return matched
 
 
-def _identical_input(task: Study, raw: dict[str, np.ndarray], pooling: str, variant: str,
-                     out: dict[str, Any]) -> None:  # fmt: skip
+def _identical_input(
+    task: Study, raw: dict[str, np.ndarray], pooling: str, variant: str, out: dict[str, Any]
+) -> None:
     """Audit: share of concepts whose pooled row-0 vectors equal the pivot's in some wording."""
     pivot = raw[task.suite.pivot][:, :, 0]
     for code in task.others:
         same = (raw[code][:, :, 0] == pivot).all(axis=-1).any(axis=1)
         share = float(same.mean())
-        entry = {"share": round(share, 4), "untestable": share >= IDENTICAL_LIMIT,
-                 "concepts": [c for c, s in zip(task.concepts, same, strict=True) if s]}  # fmt: skip
+        entry = {
+            "share": round(share, 4),
+            "untestable": share >= IDENTICAL_LIMIT,
+            "concepts": [c for c, s in zip(task.concepts, same, strict=True) if s],
+        }
         _put(out["audit"], ("identical_input", pooling, variant, code), entry)
 
 
@@ -254,8 +317,11 @@ def _parallel(task: Study, loaded: store.Activations, variant: str, out: dict[st
         entry["standard_error"] = _list(spread[:-1])
         entry |= {"n": len(items), "chance": round(1 / (2 * len(items) - 1), 5)}
         _put(out["measures"], ("content_mean", "parallel_retrieval", variant, code), entry)
-        _put(out["measures"], ("content_mean", "parallel_cka", variant, code),
-             {**cell(np.array(cka)[:, None], None), "n": len(items)})  # fmt: skip
+        _put(
+            out["measures"],
+            ("content_mean", "parallel_cka", variant, code),
+            {**cell(np.array(cka)[:, None], None), "n": len(items)},
+        )
 
 
 def _tokens(task: Study, loaded: store.Activations, variant: str, out: dict[str, Any]) -> None:
@@ -267,16 +333,28 @@ def _tokens(task: Study, loaded: store.Activations, variant: str, out: dict[str,
 
     for code in task.languages:
         ids, pivot_ids = task.probe_ids(code), task.probe_ids(task.suite.pivot)
-        shared = [len(span(a) & span(b)) / len(span(a) | span(b))
-                  for a, b in zip(ids, pivot_ids, strict=True)]  # fmt: skip
+        shared = [
+            len(span(a) & span(b)) / len(span(a) | span(b))
+            for a, b in zip(ids, pivot_ids, strict=True)
+        ]
         fertility = [loaded.tokens[i]["tokens_per_character"] for i in ids]
         if code != task.suite.pivot:
             _put(out["audit"], ("shared_tokens", variant, code), round(float(np.mean(shared)), 4))
-        _put(out["audit"], ("tokens_per_character", variant, code), round(float(np.mean(fertility)), 4))
+        _put(
+            out["audit"],
+            ("tokens_per_character", variant, code),
+            round(float(np.mean(fertility)), 4),
+        )
 
 
-def commitment_rows(task: Study, variant: str, values: Values, top1: dict[str, np.ndarray],
-                    legacy: dict[str, np.ndarray], out: dict[str, Any]) -> list[dict[str, Any]]:  # fmt: skip
+def commitment_rows(
+    task: Study,
+    variant: str,
+    values: Values,
+    top1: dict[str, np.ndarray],
+    legacy: dict[str, np.ndarray],
+    out: dict[str, Any],
+) -> list[dict[str, Any]]:
     """Return commitment and legacy layers, ALL and per concept, and fill ``out['shape']``."""
     rows = []
     names = task.manifest.metadata["concepts"]
@@ -295,29 +373,51 @@ def commitment_rows(task: Study, variant: str, values: Values, top1: dict[str, n
             label, peak = st.shape_label(aligned[:-1], seed=task.seed)
             means = aligned.mean(1)
             top = float(means[:-1].max())
-            _put(out["shape"], (variant, code), {
-                "label": "UNTESTABLE" if void else label, "peak_row": peak,
-                "norm_step": finite(float(means[-1] - means[-2])),
-                "retained": finite(float(means[-2]) / top) if top > 0 else None,
-            })  # fmt: skip
+            _put(
+                out["shape"],
+                (variant, code),
+                {
+                    "label": "UNTESTABLE" if void else label,
+                    "peak_row": peak,
+                    "norm_step": finite(float(means[-1] - means[-2])),
+                    "retained": finite(float(means[-2]) / top) if top > 0 else None,
+                },
+            )
         old = legacy[code]
 
-        def row(concept_id: str, concept: str, layer: int | None, status: str,
-                cosine: np.ndarray, code: str = code) -> dict[str, Any]:  # fmt: skip
+        legacy_status = "identical_input" if old_void else "as_published"
+
+        def row(
+            concept_id: str,
+            concept: str,
+            layer: int | None,
+            status: str,
+            cosine: np.ndarray,
+            code: str = code,
+            legacy_status: str = legacy_status,
+        ) -> dict[str, Any]:
             found = st.first_run(cosine[:-1] >= LEGACY_COSINE, start=0)
-            return {"variant": variant, "language": code, "concept_id": concept_id,
-                    "concept": concept, "status": status,
-                    "commitment_layer": "" if status == "untestable" else -1 if layer is None else layer,
-                    "legacy_layer": -1 if found is None else found}  # fmt: skip
+            return {
+                "variant": variant,
+                "language": code,
+                "concept_id": concept_id,
+                "concept": concept,
+                "status": status,
+                "commitment_layer": ""
+                if status == "untestable"
+                else -1
+                if layer is None
+                else layer,
+                "legacy_layer": -1 if found is None else found,
+                "legacy_status": legacy_status,
+            }
 
         rows.append(row("ALL", "ALL", layer, status, old.mean(1)))
-        rows[-1]["legacy_status"] = "identical_input" if old_void else "as_published"
         same = out["audit"]["identical_input"]["span_mean"][variant][code]["concepts"]
         for position, concept in enumerate(task.concepts):
             one = st.first_run(top1[code][:-1, position] > 0.5, start=1) if code in top1 else None
             state = "untestable" if concept in same or code not in top1 else "descriptive"
             rows.append(row(concept, names[concept], one, state, old[:, position]))
-            rows[-1]["legacy_status"] = rows[-len(task.concepts[: position + 1]) - 1]["legacy_status"]
     return rows
 
 
@@ -345,15 +445,21 @@ def contrast_rows(task: Study, values: Values, seed: int) -> list[dict[str, Any]
     pairs += [("trained", v.name, untrained) for v in here if untrained and v.name != untrained]
     records: list[tuple[str, str, str, np.ndarray]] = []
     for kind, left, right in pairs:
-        difference = {code: _windowed(task, values, control, left, code)
-                      - _windowed(task, values, control, str(right), code) for code in task.others}  # fmt: skip
+        difference = {
+            code: _windowed(task, values, control, left, code)
+            - _windowed(task, values, control, str(right), code)
+            for code in task.others
+        }
         name = f"{kind}: {left} - {right}"
-        records += [(name, code, _window_text(task, values, control, code), difference[code])
-                    for code in task.others]  # fmt: skip
+        records += [
+            (name, code, _window_text(task, values, control, code), difference[code])
+            for code in task.others
+        ]
         targets = [c for c in suite.variant(left).targets if c in task.others]
         if kind == "region" and targets and untargeted:
-            gap = (np.mean([difference[c] for c in targets], axis=0)
-                   - np.mean([difference[c] for c in untargeted], axis=0))  # fmt: skip
+            gap = np.mean([difference[c] for c in targets], axis=0) - np.mean(
+                [difference[c] for c in untargeted], axis=0
+            )
             label = f"{'+'.join(targets)} vs {'+'.join(untargeted)}"
             records.append((f"specificity: {left} - {right}", label, "per language", gap))
     p = np.array([st.sign_flip_p(d, count=len(task.orders), seed=seed) for *_, d in records])
@@ -361,9 +467,19 @@ def contrast_rows(task: Study, values: Values, seed: int) -> list[dict[str, Any]
     rows = []
     for (name, language, window, d), raw_p, holm_p in zip(records, p, adjusted, strict=True):
         lower, upper = st.expanded_interval(d, task.weights)
-        rows.append({"contrast": name, "language": language, "window": window,
-                     "estimate": float(d.mean()), "lower": float(lower), "upper": float(upper),
-                     "p": raw_p, "p_holm": holm_p, "n": len(d)})  # fmt: skip
+        rows.append(
+            {
+                "contrast": name,
+                "language": language,
+                "window": window,
+                "estimate": float(d.mean()),
+                "lower": float(lower),
+                "upper": float(upper),
+                "p": raw_p,
+                "p_holm": holm_p,
+                "n": len(d),
+            }
+        )
     return rows
 
 
@@ -371,8 +487,10 @@ def _peaks(task: Study, values: Values, control: str, code: str) -> list[tuple[n
     """Return (concepts to read, ℓ* chosen on the others) for both halves."""
     curve = values["concept", control, code][:-1]
     first, second = st.halves(len(task.concepts), task.seed)
-    return [(mine, 1 + int(curve[1:, theirs].mean(1).argmax()))
-            for mine, theirs in ((first, second), (second, first))]  # fmt: skip
+    return [
+        (mine, 1 + int(curve[1:, theirs].mean(1).argmax()))
+        for mine, theirs in ((first, second), (second, first))
+    ]
 
 
 def _windowed(task: Study, values: Values, control: str, variant: str, code: str) -> np.ndarray:
@@ -403,18 +521,29 @@ def run(config: Config) -> tuple[Path, dict[str, Any]]:
     task = load_study(config)
     out: dict[str, Any] = {name: {} for name in artifacts.CURVE_FIELDS}
     out["metadata"] = {
-        "schema_version": study.SCHEMA_VERSION, "suite": task.suite.name, "label": task.suite.label,
-        "note": task.suite.note, "variants": task.variants, "languages": task.languages,
-        "pivot": task.suite.pivot, "concepts": task.concepts,
+        "schema_version": study.SCHEMA_VERSION,
+        "suite": task.suite.name,
+        "label": task.suite.label,
+        "note": task.suite.note,
+        "variants": task.variants,
+        "languages": task.languages,
+        "pivot": task.suite.pivot,
+        "concepts": task.concepts,
         "roles": {v: task.suite.variant(v).role for v in task.variants},
         "targets": {v: list(task.suite.variant(v).targets) for v in task.variants},
         "concept_names": {c: task.manifest.metadata["concepts"][c] for c in task.concepts},
-        "n": len(task.concepts), "wordings": len(task.wordings), "n_bootstrap": config.n_bootstrap,
-        "n_permutations": config.n_permutations, "seed": config.seed,
+        "n": len(task.concepts),
+        "wordings": len(task.wordings),
+        "n_bootstrap": config.n_bootstrap,
+        "n_permutations": config.n_permutations,
+        "seed": config.seed,
         "parallel_corpus": task.manifest.metadata["corpus"],
-        "provenance": {"manifest_sha256": task.manifest.sha256, "variants": {},
-                       "code_sha256": study.code_hash(*_CODE)},
-    }  # fmt: skip
+        "provenance": {
+            "manifest_sha256": task.manifest.sha256,
+            "variants": {},
+            "code_sha256": study.code_hash(*_CODE),
+        },
+    }
     values: Values = {}
     commitment: list[dict[str, Any]] = []
     with warnings.catch_warnings():
@@ -424,10 +553,13 @@ def run(config: Config) -> tuple[Path, dict[str, Any]]:
     _warn_undefined(out)
     contrasts = contrast_rows(task, values, config.seed)
     artifacts.save_curves(config.paths.curves, out)
-    columns = [*artifacts.COMMITMENT_COLUMNS, "legacy_status"]
-    artifacts.save_csv(config.paths.commitment, pd.DataFrame(commitment, columns=columns))
-    artifacts.save_csv(config.paths.contrasts,
-                       pd.DataFrame(contrasts, columns=list(artifacts.CONTRAST_COLUMNS)))  # fmt: skip
+    artifacts.save_csv(
+        config.paths.commitment,
+        pd.DataFrame(commitment, columns=list(artifacts.COMMITMENT_COLUMNS)),
+    )
+    artifacts.save_csv(
+        config.paths.contrasts, pd.DataFrame(contrasts, columns=list(artifacts.CONTRAST_COLUMNS))
+    )
     _save_token_audit(task, config.paths)
     return config.paths.curves, out
 
@@ -439,31 +571,56 @@ def _warn_undefined(out: dict[str, Any]) -> None:
                 for code, entry in languages.items():
                     rows = [r for r, value in enumerate(entry["mean"]) if value is None]
                     if rows and measure in (*PRIMARY, "cosine"):
-                        print(f"warning: {variant} {code} {pooling} {measure}: rows {rows} are "
-                              "undefined (constant or zero vectors)", file=sys.stderr)  # fmt: skip
+                        print(
+                            f"warning: {variant} {code} {pooling} {measure}: rows {rows} are "
+                            "undefined (constant or zero vectors)",
+                            file=sys.stderr,
+                        )
 
 
 def _save_token_audit(task: Study, paths: RunPaths) -> None:
     """Write the probes' token pieces and flags for the demo (from the first variant)."""
-    tokens = artifacts.load_json(store.variant_dir(paths, task.variants[0]) / "tokens.json",
-                                 artifacts.MAKE_ACTIVATIONS)  # fmt: skip
-    probes = {s.stimulus_id: {**tokens[s.stimulus_id], "text": s.text,
-                              "surface": s.text[s.span[0] : s.span[1]] if s.span else None}
-              for s in task.manifest.stimuli
-              if s.kind == "probe" and s.language in task.languages and s.item_id in task.concepts}  # fmt: skip
-    artifacts.save_json(paths.token_audit, {"variant": task.variants[0], "probes": probes}, indent=None)
+    tokens = artifacts.load_json(
+        store.variant_dir(paths, task.variants[0]) / "tokens.json", artifacts.MAKE_ACTIVATIONS
+    )
+    probes = {
+        s.stimulus_id: {
+            **tokens[s.stimulus_id],
+            "text": s.text,
+            "surface": s.text[s.span[0] : s.span[1]] if s.span else None,
+        }
+        for s in task.manifest.stimuli
+        if s.kind == "probe" and s.language in task.languages and s.item_id in task.concepts
+    }
+    artifacts.save_json(
+        paths.token_audit, {"variant": task.variants[0], "probes": probes}, indent=None
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
     parser = study.common_parser(
-        "concept_alignment.py", "Measure cross-lingual alignment with controls and intervals.",
-        "variants", "languages", "concepts", "seed",
-    )  # fmt: skip
-    parser.add_argument("--n-bootstrap", type=study.positive_int, default=10_000, metavar="B",
-                        help="bootstrap resamples over concepts (default 10000)")  # fmt: skip
-    parser.add_argument("--n-permutations", type=study.positive_int, default=10_000, metavar="B",
-                        help="permutations of concepts (default 10000)")  # fmt: skip
+        "concept_alignment.py",
+        "Measure cross-lingual alignment with controls and intervals.",
+        "variants",
+        "languages",
+        "concepts",
+        "seed",
+    )
+    parser.add_argument(
+        "--n-bootstrap",
+        type=study.positive_int,
+        default=10_000,
+        metavar="B",
+        help="bootstrap resamples over concepts (default 10000)",
+    )
+    parser.add_argument(
+        "--n-permutations",
+        type=study.positive_int,
+        default=10_000,
+        metavar="B",
+        help="permutations of concepts (default 10000)",
+    )
     return parser
 
 
@@ -472,12 +629,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     def stage() -> None:
-        path, out = run(Config(RunPaths(args.run_dir), args.variants, args.languages, args.concepts,
-                               args.n_bootstrap, args.n_permutations, args.seed))  # fmt: skip
+        path, out = run(
+            Config(
+                RunPaths(args.run_dir),
+                args.variants,
+                args.languages,
+                args.concepts,
+                args.n_bootstrap,
+                args.n_permutations,
+                args.seed,
+            )
+        )
         cells = out["audit"]["identical_input"]["span_mean"]
         void = [f"{v}/{c}" for v, row in cells.items() for c, e in row.items() if e["untestable"]]
-        print(f"{len(out['metadata']['variants'])} variants x {len(out['metadata']['languages']) - 1} "
-              f"languages in {path}; untestable (identical inputs): {', '.join(void) or 'none'}")  # fmt: skip
+        print(
+            f"{len(out['metadata']['variants'])} variants x "
+            f"{len(out['metadata']['languages']) - 1} languages in {path}; "
+            f"untestable (identical inputs): {', '.join(void) or 'none'}"
+        )
 
     return study.run_stage("concept_alignment.py", stage)
 

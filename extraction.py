@@ -84,20 +84,23 @@ def encode(tokenizer: Any, stimulus: Stimulus) -> Encoded:
     if len(ids) > MAX_TOKENS:
         raise StudyError(f"{where}: {len(ids)} tokens, at most {MAX_TOKENS}; shorten its text")
     end = sentence_end(stimulus.text)
-    trimmed: list[tuple[int, int]] = []
-    for start, stop in out["offset_mapping"]:
+    offsets, trimmed = out["offset_mapping"], list[tuple[int, int]]()
+    for start, stop in offsets:
         piece = stimulus.text[start:stop]
         left = start + len(piece) - len(piece.lstrip())
         trimmed.append((left, max(left, start + len(piece.rstrip()))))
     real = [n for n in range(len(ids)) if not special[n]]
-    content = [n for n in real if trimmed[n][0] < min(trimmed[n][1], end)]
+    content = [n for n in real if offsets[n][0] < end]
     if not content:
         raise StudyError(f"{where}: the tokenizer leaves no content token of {stimulus.text!r}")
     span: list[int] = []
     if stimulus.span is not None:
         first, last = stimulus.span
-        span = [n for n in real if trimmed[n][0] < last and trimmed[n][1] > first
-                and trimmed[n][0] < trimmed[n][1]]  # fmt: skip
+        span = [
+            n
+            for n in real
+            if trimmed[n][0] < last and trimmed[n][1] > first and trimmed[n][0] < trimmed[n][1]
+        ]
         if not span:
             raise StudyError(f"{where}: no token covers its span {stimulus.span}")
     return Encoded(stimulus.stimulus_id, ids, span, content, real[-1])
@@ -202,8 +205,10 @@ def can_pack(loaded: Any, encoded: Sequence[Encoded]) -> bool:
     same = [item for item in encoded if len(item.token_ids) == common][:SELF_CHECK_TEXTS]
     deviation = self_check(loaded, same)
     if not deviation <= tolerance:
-        raise StudyError(f"self-check failed: a batch deviates from one-by-one forwards by "
-                         f"{deviation:.2g} (at most {tolerance:g}); try --device cpu --dtype float32")  # fmt: skip
+        raise StudyError(
+            f"self-check failed: a batch deviates from one-by-one forwards by "
+            f"{deviation:.2g} (at most {tolerance:g}); try --device cpu --dtype float32"
+        )
     return False
 
 
@@ -217,10 +222,14 @@ def _requested_inputs(
     manifest: Manifest, variant: Variant, identity: dict[str, Any], dtype: str
 ) -> dict[str, Any]:
     return {
-        "suite": manifest.suite.name, "variant": variant.name, "source": identity,
-        "manifest_sha256": manifest.sha256, "poolings": list(study.POOLINGS), "dtype": dtype,
+        "suite": manifest.suite.name,
+        "variant": variant.name,
+        "source": identity,
+        "manifest_sha256": manifest.sha256,
+        "poolings": list(study.POOLINGS),
+        "dtype": dtype,
         "code_sha256": study.code_hash(*_CODE),
-    }  # fmt: skip
+    }
 
 
 def check_plan(
@@ -229,8 +238,10 @@ def check_plan(
     """Refuse to go on under a plan whose ``fields`` differ from what is asked now."""
     changed = [name for name in fields if name in wanted and plan[name] != wanted[name]]
     if changed:
-        raise StudyError(f"{store.plan_path(folder)}: {', '.join(changed)} changed since these "
-                         "activations were made; run again with --overwrite to make them anew")  # fmt: skip
+        raise StudyError(
+            f"{store.plan_path(folder)}: {', '.join(changed)} changed since these "
+            "activations were made; run again with --overwrite to make them anew"
+        )
 
 
 def finished(folder: Path, manifest: Manifest, variant: Variant) -> bool:
@@ -263,10 +274,13 @@ def _known(variant: Variant) -> dict[str, Any]:
 
 
 def extract_variant(
-    manifest: Manifest, variant: Variant, folder: Path, options: Options,
+    manifest: Manifest,
+    variant: Variant,
+    folder: Path,
+    options: Options,
     progress: Callable[[int], object] = lambda tokens: None,
     announce: Callable[[int, str], object] = lambda total, note: None,
-) -> int:  # fmt: skip
+) -> int:
     """Extract one variant into ``folder``, skipping the shards that are there.
 
     ``announce(tokens, note)`` is called once before work, ``progress(tokens)`` after every pack.
@@ -282,21 +296,27 @@ def extract_variant(
     source = model_loader.resolve_source(variant)
     loaded = model_loader.load_variant(variant, source, device=device, dtype=dtype)
     encoded = [encode(loaded.tokenizer, stimulus) for stimulus in manifest.stimuli]
-    tokens = {s.stimulus_id: audit(loaded.tokenizer, s, e)
-              for s, e in zip(manifest.stimuli, encoded, strict=True)}  # fmt: skip
+    tokens = {
+        s.stimulus_id: audit(loaded.tokenizer, s, e)
+        for s, e in zip(manifest.stimuli, encoded, strict=True)
+    }
     packable = can_pack(loaded, encoded)
     budget = options.token_budget or TOKEN_BUDGET[device.type]
     packs = make_packs([len(e.token_ids) for e in encoded], budget, packable=packable)
     plan = _requested_inputs(manifest, variant, source.identity, str(dtype).removeprefix("torch."))
     plan |= {
-        "schema_version": study.SCHEMA_VERSION, "device": device.type,
+        "schema_version": study.SCHEMA_VERSION,
+        "device": device.type,
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
-        "token_budget": budget, "packed": packable, "versions": versions(),
+        "token_budget": budget,
+        "packed": packable,
+        "versions": versions(),
         "rows": [*map(str, range(loaded.n_blocks + 1)), "final_norm"],
         "hidden_size": loaded.hidden_size,
         "tokenizer_sha256": artifacts.digest(loaded.tokenizer.backend_tokenizer.to_str()),
-        "tokens_sha256": artifacts.digest(tokens), "shards": _shards(packs, encoded),
-    }  # fmt: skip
+        "tokens_sha256": artifacts.digest(tokens),
+        "shards": _shards(packs, encoded),
+    }
     if store.plan_path(folder).is_file() and not options.overwrite:
         check_plan(folder, store.load_plan(folder), plan, list(plan))
     else:
@@ -329,18 +349,22 @@ def _shards(packs: list[list[int]], encoded: Sequence[Encoded]) -> list[dict[str
 
 
 def _compute_shard(
-    loaded: Any, packs: Sequence[Sequence[Encoded]], plan: dict[str, Any],
+    loaded: Any,
+    packs: Sequence[Sequence[Encoded]],
+    plan: dict[str, Any],
     progress: Callable[[int], object],
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> dict[str, np.ndarray]:
     pooled, absmax = [], []
     for pack in packs:
         values, largest = pool_pack(loaded, pack)
         bad = np.argwhere(~np.isfinite(values).all(axis=(2, 3)) | ~np.isfinite(largest))
         if len(bad):
             row, text = bad[0]
-            raise StudyError(f"variant {plan['variant']}: stimulus {pack[text].stimulus_id}: row "
-                             f"{plan['rows'][row]} holds NaN or infinity; try --dtype float32, or "
-                             "check the model's weights")  # fmt: skip
+            raise StudyError(
+                f"variant {plan['variant']}: stimulus {pack[text].stimulus_id}: row "
+                f"{plan['rows'][row]} holds NaN or infinity; try --dtype float32, or "
+                "check the model's weights"
+            )
         pooled.append(values)
         absmax.append(largest)
         progress(sum(len(item.token_ids) for item in pack))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,15 +90,19 @@ def resolve_source(variant: Variant) -> Source:
     revision = None
     if variant.package:
         assert variant.sha256 is not None  # checked when the suite was read
-        location = str(weight_cache.converted_weights(variant.package, variant.sha256, variant.repo))
+        location = str(
+            weight_cache.converted_weights(variant.package, variant.sha256, variant.repo)
+        )
         identity |= {"package": variant.package, "sha256": variant.sha256}
     elif variant.path:
         folder = study.resolve(variant.path)
         location = str(folder)
         identity |= {"path": variant.path, "sha256": _folder_sha256(folder, variant)}
         if variant.sha256 and variant.sha256 != identity["sha256"]:
-            raise StudyError(f"{folder}: weights have sha256 {identity['sha256']}, the suite "
-                             f"expects {variant.sha256} for variant {variant.name}")  # fmt: skip
+            raise StudyError(
+                f"{folder}: weights have sha256 {identity['sha256']}, the suite "
+                f"expects {variant.sha256} for variant {variant.name}"
+            )
     else:
         assert variant.repo is not None
         location, revision = variant.repo, _resolve_commit(variant)
@@ -109,12 +112,16 @@ def resolve_source(variant: Variant) -> Source:
         adapter = study.resolve(variant.adapter)
         weights = adapter / "adapter_model.safetensors"
         if not weights.is_file():
-            raise StudyError(f"{weights}: variant {variant.name}'s adapter is missing; "
-                             "restore it, or make it with train_adapters.py")  # fmt: skip
+            raise StudyError(
+                f"{weights}: variant {variant.name}'s adapter is missing; "
+                "restore it, or make it with train_adapters.py"
+            )
         identity["adapter_sha256"] = weight_cache.file_sha256(weights)
         if variant.adapter_sha256 and variant.adapter_sha256 != identity["adapter_sha256"]:
-            raise StudyError(f"{weights}: sha256 is {identity['adapter_sha256']}, the suite "
-                             f"expects {variant.adapter_sha256}; restore the file")  # fmt: skip
+            raise StudyError(
+                f"{weights}: sha256 is {identity['adapter_sha256']}, the suite "
+                f"expects {variant.adapter_sha256}; restore the file"
+            )
     if variant.role == "untrained":
         identity["seed"] = variant.seed
     return Source(location, revision, adapter, identity)
@@ -123,8 +130,10 @@ def resolve_source(variant: Variant) -> Source:
 def _folder_sha256(folder: Path, variant: Variant) -> str:
     weights = sorted(folder.glob("*.safetensors"))
     if not (folder / "config.json").is_file() or (not weights and variant.role != "untrained"):
-        raise StudyError(f"{folder}: no model of variant {variant.name} here "
-                         "(config.json and *.safetensors expected); mend `path` in the suite file")  # fmt: skip
+        raise StudyError(
+            f"{folder}: no model of variant {variant.name} here "
+            "(config.json and *.safetensors expected); mend `path` in the suite file"
+        )
     digest = hashlib.sha256()
     for path in [folder / "config.json", *weights]:
         digest.update(weight_cache.file_sha256(path).encode())
@@ -136,8 +145,10 @@ def _resolve_commit(variant: Variant) -> str:
         config = AutoConfig.from_pretrained(variant.repo, revision=variant.revision)
     commit = getattr(config, "_commit_hash", None)
     if commit is None:
-        raise StudyError(f"variant {variant.name}: {variant.repo} gave no commit hash; "
-                         "pin `revision` in the suite file")  # fmt: skip
+        raise StudyError(
+            f"variant {variant.name}: {variant.repo} gave no commit hash; "
+            "pin `revision` in the suite file"
+        )
     return str(commit)
 
 
@@ -167,7 +178,7 @@ def load_variant(
     variant: Variant, source: Source, *, device: torch.device, dtype: torch.dtype
 ) -> LoadedModel:
     """Load a variant for inference; role ``untrained`` gets seeded random weights instead."""
-    local = os.path.isdir(source.location)
+    local = Path(source.location).is_dir()
     where: dict[str, Any] = {"local_files_only": True} if local else {"revision": source.revision}
     with hub_errors(variant) if not local else contextlib.nullcontext():
         tokenizer = AutoTokenizer.from_pretrained(source.location, **where)
@@ -180,8 +191,10 @@ def load_variant(
                 source.location, dtype=dtype, use_safetensors=True, **where
             )
     if not tokenizer.is_fast:
-        raise StudyError(f"variant {variant.name}: its tokenizer has no offsets (not a fast "
-                         "tokenizer), so the concept's tokens cannot be found")  # fmt: skip
+        raise StudyError(
+            f"variant {variant.name}: its tokenizer has no offsets (not a fast "
+            "tokenizer), so the concept's tokens cannot be found"
+        )
     if source.adapter is not None:
         from peft import PeftModel
 
@@ -194,7 +207,7 @@ def wrap(
 ) -> LoadedModel:
     """Make a LoadedModel of a causal LM: evaluation mode, blocks and final norm found."""
     causal_lm.eval().requires_grad_(False)
-    decoder = causal_lm.get_decoder()  # type: ignore[operator]
+    decoder = causal_lm.get_decoder()
     blocks, final_norm = find_blocks(decoder)
     return LoadedModel(decoder, causal_lm, tokenizer, blocks, final_norm, device, dtype)
 
@@ -210,11 +223,15 @@ def find_blocks(decoder: nn.Module) -> tuple[nn.ModuleList, nn.Module]:
         children = list(parent.named_children())
         for position, (_, child) in enumerate(children):
             if isinstance(child, nn.ModuleList) and len(child) == depth:
-                norms = [m for _, m in children[position + 1 :] if "norm" in type(m).__name__.lower()]
+                norms = [
+                    m for _, m in children[position + 1 :] if "norm" in type(m).__name__.lower()
+                ]
                 if norms:
                     return child, norms[-1]
-    raise StudyError(f"{type(decoder).__name__}: found no list of {depth} blocks followed by a "
-                     "final norm; this architecture is not supported")  # fmt: skip
+    raise StudyError(
+        f"{type(decoder).__name__}: found no list of {depth} blocks followed by a "
+        "final norm; this architecture is not supported"
+    )
 
 
 def _hidden(output: Any) -> torch.Tensor:
@@ -251,11 +268,13 @@ def capture(loaded: LoadedModel, reduce: Reduce) -> Iterator[dict[int, torch.Ten
             handle.remove()
 
 
-@torch.inference_mode()
 def forward(
-    loaded: LoadedModel, input_ids: torch.Tensor, *, position_ids: torch.Tensor | None = None,
+    loaded: LoadedModel,
+    input_ids: torch.Tensor,
+    *,
+    position_ids: torch.Tensor | None = None,
     attention_mask: torch.Tensor | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Run the decoder once, without cache and without the language-model head.
 
     ``position_ids`` that restart at 0 mark packed texts: attention stays inside each. The mask
@@ -263,7 +282,10 @@ def forward(
     """
     if position_ids is not None and attention_mask is not None:
         raise ValueError("packed texts take no attention mask: it would join them")
-    loaded.decoder(
-        input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask,
-        use_cache=False,
-    )  # fmt: skip
+    with torch.inference_mode():
+        loaded.decoder(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            use_cache=False,
+        )

@@ -3,7 +3,7 @@
 ``cldr`` gives names of territories, languages, currencies, units, months and days that CLDR has in
 every language of the suite, through Babel: professionally reviewed, but names, not sentences, so
 the share of items whose string equals the English one is recorded per language. ``flores`` gives
-sentences, from a folder in the FLORES-200 layout or from the hub (``openlanguagedata/flores_plus``).
+sentences, from a folder in the FLORES-200 layout or from ``openlanguagedata/flores_plus``.
 """
 
 from __future__ import annotations
@@ -32,15 +32,24 @@ class ParallelCorpus:
     metadata: dict[str, Any]
 
 
-def _described(ids: list[str], texts: dict[str, list[str]], pivot: str,
-               metadata: dict[str, Any]) -> ParallelCorpus:  # fmt: skip
+def _described(
+    ids: list[str], texts: dict[str, list[str]], pivot: str, metadata: dict[str, Any]
+) -> ParallelCorpus:
     content = hashlib.sha256()
     for code in sorted(texts):
         content.update("\n".join([code, *texts[code]]).encode())
-    same = {code: round(sum(a == b for a, b in zip(texts[code], texts[pivot], strict=True))
-                        / len(ids), 4) for code in texts if code != pivot}  # fmt: skip
-    return ParallelCorpus(ids, texts, {**metadata, "items": len(ids), "identical_to_pivot": same,
-                                       "sha256": content.hexdigest()})  # fmt: skip
+    same = {
+        code: round(
+            sum(a == b for a, b in zip(texts[code], texts[pivot], strict=True)) / len(ids), 4
+        )
+        for code in texts
+        if code != pivot
+    }
+    return ParallelCorpus(
+        ids,
+        texts,
+        {**metadata, "items": len(ids), "identical_to_pivot": same, "sha256": content.hexdigest()},
+    )
 
 
 # --- CLDR -------------------------------------------------------------------------------------
@@ -78,15 +87,20 @@ def load_cldr(languages: Sequence[str], pivot: str) -> ParallelCorpus:
         try:
             locales[code] = babel.Locale.parse(code)
         except (babel.UnknownLocaleError, ValueError):
-            raise StudyError(f"--corpus cldr: CLDR has no language {code!r}; use --corpus flores") from None
+            raise StudyError(
+                f"--corpus cldr: CLDR has no language {code!r}; use --corpus flores"
+            ) from None
     ids: list[str] = []
     texts: dict[str, list[str]] = {code: [] for code in languages}
     counts = {}
     for kind, names_of in _CLDR_KINDS.items():
         names = {code: names_of(locale) for code, locale in locales.items()}
         shared = set.intersection(*(set(table) for table in names.values()))
-        usable = [key for key in sorted(shared)
-                  if all(_is_name(names[code][key], key) for code in languages)]  # fmt: skip
+        usable = [
+            key
+            for key in sorted(shared)
+            if all(_is_name(names[code][key], key) for code in languages)
+        ]
         for code in languages:  # one item per name: no two items of a language read the same
             first: dict[str, str] = {}
             for key in usable:
@@ -99,12 +113,22 @@ def load_cldr(languages: Sequence[str], pivot: str) -> ParallelCorpus:
         for code in languages:
             texts[code] += [names[code][key] for key in chosen]
     if len(ids) < CLDR_MINIMUM:
-        raise StudyError(f"--corpus cldr: only {len(ids)} names are shared by {', '.join(languages)}; "
-                         "use --corpus flores")  # fmt: skip
-    return _described(ids, texts, pivot, {
-        "corpus": "cldr", "source": "Unicode CLDR through Babel", "revision": babel.__version__,
-        "licence": "Unicode License V3", "kinds": counts,
-    })  # fmt: skip
+        raise StudyError(
+            f"--corpus cldr: only {len(ids)} names are shared by {', '.join(languages)}; "
+            "use --corpus flores"
+        )
+    return _described(
+        ids,
+        texts,
+        pivot,
+        {
+            "corpus": "cldr",
+            "source": "Unicode CLDR through Babel",
+            "revision": babel.__version__,
+            "licence": "Unicode License V3",
+            "kinds": counts,
+        },
+    )
 
 
 def _is_name(name: str, key: str) -> bool:
@@ -122,7 +146,11 @@ def load_flores(
     Raises StudyError for a missing file, a blank line or unequal line counts.
     """
     known = study.load_languages()
-    metadata: dict[str, Any] = {"corpus": "flores", "licence": "CC BY-SA 4.0", "split": FLORES_SPLIT}
+    metadata: dict[str, Any] = {
+        "corpus": "flores",
+        "licence": "CC BY-SA 4.0",
+        "split": FLORES_SPLIT,
+    }
     if folder is not None:
         metadata |= {"source": "FLORES-200 folder", "revision": None}
         files = {c: folder / FLORES_SPLIT / f"{known[c].flores}.{FLORES_SPLIT}" for c in languages}
@@ -149,8 +177,10 @@ def _flores_file(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
-        raise StudyError(f"{path}: {error.strerror}; --flores-dir must hold "
-                         f"{FLORES_SPLIT}/eng_Latn.{FLORES_SPLIT} …") from None  # fmt: skip
+        raise StudyError(
+            f"{path}: {error.strerror}; --flores-dir must hold "
+            f"{FLORES_SPLIT}/eng_Latn.{FLORES_SPLIT} …"
+        ) from None
     except UnicodeDecodeError as error:
         raise StudyError(f"{path}: not UTF-8 ({error})") from None
     return [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
@@ -161,15 +191,20 @@ def _flores_hub(configs: dict[str, str]) -> tuple[dict[str, list[str]], str]:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 
-    mend = (f"accept the terms at https://huggingface.co/datasets/{FLORES_REPO} and sign in with "
-            "`uv run hf auth login`, give a folder with --flores-dir PATH, or use --corpus cldr")  # fmt: skip
+    mend = (
+        f"accept the terms at https://huggingface.co/datasets/{FLORES_REPO} and sign in with "
+        "`uv run hf auth login`, give a folder with --flores-dir PATH, or use --corpus cldr"
+    )
     try:
         revision = huggingface_hub.HfApi().dataset_info(FLORES_REPO).sha
         texts = {
-            code: list(datasets.load_dataset(FLORES_REPO, config, split=FLORES_SPLIT,
-                                             revision=revision)["text"])
+            code: list(
+                datasets.load_dataset(FLORES_REPO, config, split=FLORES_SPLIT, revision=revision)[
+                    "text"
+                ]
+            )
             for code, config in configs.items()
-        }  # fmt: skip
+        }
     except (OSError, HfHubHTTPError, datasets.exceptions.DatasetsError, ValueError) as error:
         raise StudyError(f"{FLORES_REPO}: {str(error).splitlines()[0]}; {mend}") from None
     return texts, str(revision)

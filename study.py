@@ -121,8 +121,10 @@ class Suite:
     def from_dict(cls, raw: dict[str, Any], source: str) -> Suite:
         """Rebuild a suite from a manifest; ``source`` names the file in errors."""
         names = [entry["name"] for entry in raw.get("variants", [])]
-        tables = {entry["name"]: {k: v for k, v in entry.items() if k != "name"}
-                  for entry in raw.get("variants", [])}  # fmt: skip
+        tables = {
+            entry["name"]: {k: v for k, v in entry.items() if k != "name"}
+            for entry in raw.get("variants", [])
+        }
         if len(names) != len(tables):
             raise StudyError(f"{source}: suite.variants: a variant is listed twice")
         return _parse_suite({**raw, "variants": tables}, source)
@@ -200,14 +202,31 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 _SUITE_TYPES = {
-    "name": str, "pivot": str, "languages": list, "corpus": str, "variants": dict,
-    "probes": str, "perturbations": str, "label": str, "note": str, "parallel_limit": int,
-}  # fmt: skip
-_VARIANT_TYPES = {
-    "role": str, "repo": str, "revision": str, "path": str, "package": str, "sha256": str,
-    "adapter": str, "adapter_sha256": str, "targets": list, "default": bool, "seed": int,
+    "name": str,
+    "pivot": str,
+    "languages": list,
+    "corpus": str,
+    "variants": dict,
+    "probes": str,
+    "perturbations": str,
+    "label": str,
     "note": str,
-}  # fmt: skip
+    "parallel_limit": int,
+}
+_VARIANT_TYPES = {
+    "role": str,
+    "repo": str,
+    "revision": str,
+    "path": str,
+    "package": str,
+    "sha256": str,
+    "adapter": str,
+    "adapter_sha256": str,
+    "targets": list,
+    "default": bool,
+    "seed": int,
+    "note": str,
+}
 
 
 def _check_types(raw: dict[str, Any], types: dict[str, type], where: str) -> dict[str, Any]:
@@ -376,23 +395,32 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "languages": {"type": comma_list, "metavar": "hi,am", "help": "only these languages"},
     "concepts": {"type": comma_list, "metavar": "C01,C02", "help": "only these concepts"},
     "device": {"choices": DEVICES, "default": "auto", "help": "where to compute (default auto)"},
-    "dtype": {"choices": DTYPES, "default": "auto",
-              "help": "compute precision (auto: bf16 on CUDA, else float32)"},
-    "batch-size": {"type": positive_int, "metavar": "TOKENS",
-                   "help": "tokens computed at once (default 512 on CPU, 8192 on a GPU)"},
+    "dtype": {
+        "choices": DTYPES,
+        "default": "auto",
+        "help": "compute precision (auto: bf16 on CUDA, else float32)",
+    },
+    "batch-size": {
+        "type": positive_int,
+        "metavar": "TOKENS",
+        "help": "tokens computed at once (default 512 on CPU, 8192 on a GPU)",
+    },
     "limit": {"type": positive_int, "metavar": "N", "help": "only the first N parallel items"},
     "seed": {"type": int, "default": SEED, "help": f"seed of random draws (default {SEED})"},
     "overwrite": {"action": "store_true", "help": "recompute what is already there"},
-}  # fmt: skip
+}
 
 
 def common_parser(prog: str, description: str, *flags: str) -> argparse.ArgumentParser:
     """Return a parser with ``--run-dir`` and the named common flags, spelled once for all."""
     parser = _Parser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument(
-        "--run-dir", type=Path, default=ROOT, metavar="DIR",
+        "--run-dir",
+        type=Path,
+        default=ROOT,
+        metavar="DIR",
         help="folder that holds what the run writes (default: the repository)",
-    )  # fmt: skip
+    )
     for flag in flags:
         parser.add_argument(f"--{flag}", **_FLAGS[flag])
     return parser
@@ -420,15 +448,18 @@ def run_stage(prog: str, stage: Callable[[], object]) -> int:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"\n{prog}: interrupted; what was finished is kept, run again to go on.",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"\n{prog}: interrupted; what was finished is kept, run again to go on.",
+            file=sys.stderr,
+        )
         return EXIT_INTERRUPTED
     except OSError as error:
-        if error.errno not in _OS_MENDS or error.filename is None and error.errno != errno.ENOSPC:
+        if error.errno not in _OS_MENDS or (error.filename is None and error.errno != errno.ENOSPC):
             raise
         where = error.filename or "the run folder"
-        print(f"{prog}: error: {where}: {error.strerror}; {_OS_MENDS[error.errno]}",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"{prog}: error: {where}: {error.strerror}; {_OS_MENDS[error.errno]}", file=sys.stderr
+        )
         return EXIT_DATA
     return 0
 
@@ -443,4 +474,3 @@ _OS_MENDS = {
     errno.EISDIR: "a folder stands where a file should be: move it away",
     errno.EFBIG: "the file size limit was reached: raise it (ulimit -f) and run again",
 }
-

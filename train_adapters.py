@@ -62,8 +62,9 @@ def read_lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise StudyError(f"{path}: {error.strerror}; give the corpus folder with --parallel-dir "
-                         "or --flores-dir") from None  # fmt: skip
+        raise StudyError(
+            f"{path}: {error.strerror}; give the corpus folder with --parallel-dir or --flores-dir"
+        ) from None
     if not lines or not all(line.strip() for line in lines):
         raise StudyError(f"{path}: blank line or empty file")
     return lines
@@ -145,7 +146,9 @@ def perplexity(causal_lm: Any, tokenizer: Any, sentences: Sequence[str]) -> floa
             ).last_hidden_state[0]
             where = predicts.nonzero()[:, 0]
             logits = causal_lm.get_output_embeddings()(hidden[where]).float()
-            loss += float(torch.nn.functional.cross_entropy(logits, ids[0, where + 1], reduction="sum"))
+            loss += float(
+                torch.nn.functional.cross_entropy(logits, ids[0, where + 1], reduction="sum")
+            )
             count += len(where)
     return math.exp(loss / count)
 
@@ -158,8 +161,10 @@ def train(causal_lm: Any, sequences: list[list[int]], seed: int) -> tuple[Any, l
 
     torch.manual_seed(seed)
     random.seed(seed)
-    model = get_peft_model(causal_lm, LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0,
-                                                 target_modules="all-linear"))  # fmt: skip
+    model = get_peft_model(
+        causal_lm,
+        LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear"),
+    )
     vocabulary = sorted({token for sequence in sequences for token in sequence})
     remap = torch.zeros(vocabulary[-1] + 1, dtype=torch.long)
     remap[torch.tensor(vocabulary)] = torch.arange(len(vocabulary))
@@ -178,9 +183,11 @@ def train(causal_lm: Any, sequences: list[list[int]], seed: int) -> tuple[Any, l
         ids, positions, predicts = _packed(batch)
         where = predicts.nonzero()[:, 0]
         with torch.autocast("cpu", torch.bfloat16):
-            hidden = model.get_base_model().get_decoder()(
-                input_ids=ids, position_ids=positions, use_cache=False
-            ).last_hidden_state[0, where]
+            hidden = (
+                model.get_base_model()
+                .get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)
+                .last_hidden_state[0, where]
+            )
             logits = hidden @ head.T
         loss = torch.nn.functional.cross_entropy(logits.float(), remap[ids[0, where + 1]])
         optimizer.zero_grad()
@@ -204,7 +211,7 @@ def save_adapter(model: Any, target: Path, card: dict[str, Any]) -> None:
         (work / "card.json").write_text(text + "\n", encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
-        os.chmod(work, 0o755)
+        work.chmod(0o755)
         os.replace(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -213,8 +220,11 @@ def save_adapter(model: Any, target: Path, card: dict[str, Any]) -> None:
 def run(config: Config) -> list[Path]:
     """Train and save every asked adapter; returns their folders."""
     targets = {v.name: study.resolve(v.adapter or "") for v in config.variants}
-    todo = [v for v in config.variants
-            if config.overwrite or not (targets[v.name] / "card.json").is_file()]  # fmt: skip
+    todo = [
+        v
+        for v in config.variants
+        if config.overwrite or not (targets[v.name] / "card.json").is_file()
+    ]
     for variant in config.variants:
         if variant not in todo:
             print(f"{targets[variant.name]} is there; --overwrite trains it anew")
@@ -259,42 +269,77 @@ def run(config: Config) -> list[Path]:
         }
         print(f"perplexity of {variant.name}:", after, flush=True)
         tenth = max(1, len(losses) // 10)
-        save_adapter(model, targets[variant.name], {
-            "what": f"LoRA adapter of suite {suite.name!r}, variant {variant.name!r}; not Tiny Aya",
-            "command": f"uv run train_adapters.py --suite {suite.name} --variants {variant.name} "
-                       f"--tokens {config.tokens} --seed {config.seed} "
-                       f"--eval-limit {config.eval_limit} --parallel-dir NTREX-128 "
-                       "--flores-dir flores200",
-            "base": dict(source.identity), "data": LICENCE, "data_sha256": data_hash.hexdigest(),
-            "seed": config.seed, "threads": torch.get_num_threads(), "steps": len(losses),
-            "tokens": used, "tokens_total": sum(used.values()),
-            "lora": {"r": RANK, "alpha": ALPHA, "target_modules": "all-linear"},
-            "learning_rate": LEARNING_RATE, "batch_tokens": BATCH_TOKENS,
-            "loss_vocabulary": len({t for s in sequences for t in s}),
-            "loss_first_tenth": round(sum(losses[:tenth]) / tenth, 4),
-            "loss_last_tenth": round(sum(losses[-tenth:]) / tenth, 4),
-            "held_out": f"FLORES devtest, first {config.eval_limit} sentences per language",
-            "perplexity_before": before, "perplexity_after": after,
-            "code_sha256": study.code_hash("train_adapters.py", "model_loader.py"),
-        })  # fmt: skip
+        save_adapter(
+            model,
+            targets[variant.name],
+            {
+                "what": f"LoRA adapter {suite.name}/{variant.name}; not Tiny Aya",
+                "command": f"uv run train_adapters.py --suite {suite.name} "
+                f"--variants {variant.name} "
+                f"--tokens {config.tokens} --seed {config.seed} "
+                f"--eval-limit {config.eval_limit} --parallel-dir NTREX-128 "
+                "--flores-dir flores200",
+                "base": dict(source.identity),
+                "data": LICENCE,
+                "data_sha256": data_hash.hexdigest(),
+                "seed": config.seed,
+                "threads": torch.get_num_threads(),
+                "steps": len(losses),
+                "tokens": used,
+                "tokens_total": sum(used.values()),
+                "lora": {"r": RANK, "alpha": ALPHA, "target_modules": "all-linear"},
+                "learning_rate": LEARNING_RATE,
+                "batch_tokens": BATCH_TOKENS,
+                "loss_vocabulary": len({t for s in sequences for t in s}),
+                "loss_first_tenth": round(sum(losses[:tenth]) / tenth, 4),
+                "loss_last_tenth": round(sum(losses[-tenth:]) / tenth, 4),
+                "held_out": f"FLORES devtest, first {config.eval_limit} sentences per language",
+                "perplexity_before": before,
+                "perplexity_after": after,
+                "code_sha256": study.code_hash("train_adapters.py", "model_loader.py"),
+            },
+        )
     return list(targets.values())
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
     parser = study.common_parser(
-        "train_adapters.py", "Train the regional LoRA adapters of an embedded suite.",
-        "variants", "seed", "overwrite",
-    )  # fmt: skip
+        "train_adapters.py",
+        "Train the regional LoRA adapters of an embedded suite.",
+        "variants",
+        "seed",
+        "overwrite",
+    )
     parser.add_argument("--suite", default=study.DEFAULT_SUITE, help="suite name or TOML path")
-    parser.add_argument("--parallel-dir", type=Path, required=True, metavar="DIR",
-                        help="folder with NTREX-128's newstest2019-*.txt")  # fmt: skip
-    parser.add_argument("--flores-dir", type=Path, required=True, metavar="DIR",
-                        help="folder with devtest/*.devtest (held out)")  # fmt: skip
-    parser.add_argument("--eval-limit", type=study.positive_int, default=100, metavar="N",
-                        help="held-out sentences per language (default 100)")  # fmt: skip
-    parser.add_argument("--tokens", type=study.positive_int, default=TOTAL_TOKENS, metavar="N",
-                        help=f"training tokens per adapter (default {TOTAL_TOKENS})")  # fmt: skip
+    parser.add_argument(
+        "--parallel-dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with NTREX-128's newstest2019-*.txt",
+    )
+    parser.add_argument(
+        "--flores-dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with devtest/*.devtest (held out)",
+    )
+    parser.add_argument(
+        "--eval-limit",
+        type=study.positive_int,
+        default=100,
+        metavar="N",
+        help="held-out sentences per language (default 100)",
+    )
+    parser.add_argument(
+        "--tokens",
+        type=study.positive_int,
+        default=TOTAL_TOKENS,
+        metavar="N",
+        help=f"training tokens per adapter (default {TOTAL_TOKENS})",
+    )
     return parser
 
 
@@ -308,9 +353,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = study.choose("variant with an adapter", args.variants, trainable)
         if not names:
             raise study.UsageError(f"suite {suite.name} has no variant with an adapter")
-        folders = run(Config(suite, tuple(suite.variant(n) for n in names), args.parallel_dir,
-                             args.flores_dir, args.eval_limit, args.tokens, args.seed,
-                             args.overwrite))  # fmt: skip
+        folders = run(
+            Config(
+                suite,
+                tuple(suite.variant(n) for n in names),
+                args.parallel_dir,
+                args.flores_dir,
+                args.eval_limit,
+                args.tokens,
+                args.seed,
+                args.overwrite,
+            )
+        )
         print(f"{len(folders)} adapters in {folders[0].parent}")
 
     return study.run_stage("train_adapters.py", stage)

@@ -46,11 +46,15 @@ def package_parts(package: str) -> list[Path]:
                 if re.search(r"\.gguf\.part\d+$", entry.name):
                     parts.append(Path(str(entry.locate())))
     except importlib.metadata.PackageNotFoundError as error:
-        raise StudyError(f"package {error.name} is not installed; install it with `uv sync`") from None
+        raise StudyError(
+            f"package {error.name} is not installed; install it with `uv sync`"
+        ) from None
     missing = [str(part) for part in parts if not part.is_file()]
     if missing or not parts:
-        raise StudyError(f"package {package}: no weights ({missing or 'no part files'}); "
-                         "reinstall it with `uv sync --reinstall-package`")  # fmt: skip
+        raise StudyError(
+            f"package {package}: no weights ({missing or 'no part files'}); "
+            "reinstall it with `uv sync --reinstall-package`"
+        )
     return sorted(parts, key=lambda part: part.name)
 
 
@@ -109,8 +113,10 @@ def _join(parts: list[Path], target: Path, package: str, expected: str) -> None:
                     joined.write(block)
                     digest.update(block)
     if digest.hexdigest() != expected:
-        raise StudyError(f"package {package}: the joined weights have sha256 {digest.hexdigest()}, "
-                         f"the suite expects {expected}; reinstall it with `uv sync --reinstall`")  # fmt: skip
+        raise StudyError(
+            f"package {package}: the joined weights have sha256 {digest.hexdigest()}, "
+            f"the suite expects {expected}; reinstall it with `uv sync --reinstall`"
+        )
 
 
 def _convert(gguf: Path, target: Path) -> None:
@@ -124,9 +130,11 @@ def _convert(gguf: Path, target: Path) -> None:
     print("converting the embedded weights (once, about a minute)", file=sys.stderr, flush=True)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32,
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.float32,
         quantization_config=GgufConfig(dequantize=True),
-    )  # fmt: skip
+    )
     if hasattr(model.config, "quantization_config"):  # the saved weights are not quantised
         del model.config.quantization_config
     model.hf_quantizer = None

@@ -1,0 +1,184 @@
+"""Token positions, packs and shards: what is pooled, and that a rerun gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from hypothesis.extra import numpy as arrays
+
+import activation_store as store
+import artifacts
+import batch_runner
+import build_stimuli
+import extraction
+import study
+from artifacts import Stimulus
+from conftest import byte_tokenizer, save_tiny, write_study
+
+
+@given(arrays.arrays(np.float32, (3, 8), elements=some.floats(-2**100, 2**100, width=32)))
+def test_float16_storage_keeps_every_vector(vectors: np.ndarray) -> None:
+    stored, exponents = store.to_float16(vectors)
+    back = store.from_float16(stored, exponents)
+    largest = np.abs(vectors).max(-1, keepdims=True)
+    assert np.isfinite(stored).all()
+    assert (np.abs(back - vectors) <= largest * 2.0**-11 + 1e-38).all()
+
+
+def test_float16_storage_refuses_nan() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        store.to_float16(np.array([[1.0, np.nan]], dtype=np.float32))
+
+
+@given(some.lists(some.integers(1, 40), min_size=1, max_size=80), some.booleans())
+def test_packs_hold_every_text_once_and_fit_the_budget(lengths: list[int], packable: bool) -> None:
+    packs = extraction.make_packs(lengths, 64, packable=packable)
+    assert sorted(p for pack in packs for p in pack) == list(range(len(lengths)))
+    assert all(sum(lengths[p] for p in pack) <= 64 for pack in packs)
+    if not packable:
+        assert all(len({lengths[p] for p in pack}) == 1 for pack in packs)
+
+
+def test_span_tokens_cover_every_byte_of_the_surface_form() -> None:
+    text = "उसकी आँख लाल है।"
+    span = (5, 8)
+    item = extraction.encode(byte_tokenizer(), Stimulus("s", "probe", "C", 1, "hi", text, span))
+    first = 1 + len(text[:5].encode())  # BOS, then one byte a token
+    inside = set(range(first, first + len(text[5:8].encode())))
+    assert set(item.span) == inside
+    assert 0 not in item.content  # BOS
+    danda = range(len(item.token_ids) - 3, len(item.token_ids))
+    assert not set(danda) & set(item.content)
+    assert item.last == len(item.token_ids) - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "end"), [("Stop.", 4), ("रुको।", 4), ("ጤና ነው።", 5), ("What?! ", 4), ("...", 3)]
+)
+def test_sentence_end(text: str, end: int) -> None:
+    assert extraction.sentence_end(text) == end
+
+
+def build(folder: Path, suite: Path) -> Path:
+    run = folder / "run"
+    assert build_stimuli.main(["--suite", str(suite), "--run-dir", str(run), "--limit", "20"]) == 0
+    return run
+
+
+def extract(run: Path, *flags: str) -> int:
+    return batch_runner.main(["--local", "--run-dir", str(run), "--device", "cpu", *flags])
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_rerun_skips_and_repairs_to_the_same_bytes(
+    tmp_path: Path, tiny_suite: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setattr(extraction, "SHARD_STIMULI", 16)
+    run = build(tmp_path, tiny_suite)
+    assert extract(run, "--variants", "base") == 0
+    folder = run / "activations" / "base"
+    before = files(folder)
+    assert len(before) > 4
+    assert extract(run, "--variants", "base") == 0
+    assert "complete, skipped" in capsys.readouterr().out
+    store.shard_path(folder, 1).unlink()
+    truncated = store.shard_path(folder, 2)
+    truncated.write_bytes(before[truncated.name][:-7])
+    flipped = store.shard_path(folder, 0)
+    flipped.write_bytes(before[flipped.name][:-3] + b"\x01\x02\x03")
+    assert extract(run, "--variants", "base") == 0
+    assert files(folder) == before
+
+
+def test_a_changed_plan_is_refused_until_overwrite(
+    tmp_path: Path, tiny_suite: Path, capsys: Any
+) -> None:
+    run = build(tmp_path, tiny_suite)
+    assert extract(run, "--variants", "base") == 0
+    suite = ["--suite", str(tiny_suite), "--run-dir", str(run), "--limit", "10"]
+    assert build_stimuli.main(suite) == 0
+    assert extract(run, "--variants", "base") == 1
+    message = capsys.readouterr().err
+    assert "plan.json" in message
+    assert "--overwrite" in message
+    assert extract(run, "--variants", "base", "--overwrite") == 0
+
+
+def test_loading_checks_plan_manifest_and_content(tmp_path: Path, tiny_suite: Path) -> None:
+    run = build(tmp_path, tiny_suite)
+    assert extract(run, "--variants", "base") == 0
+    manifest = artifacts.load_manifest(study.RunPaths(run).manifest)
+    folder = run / "activations" / "base"
+    loaded = store.load_activations(folder, manifest.sha256, study.POOLINGS)
+    spans = sum(s.span is not None for s in manifest.stimuli)
+    assert loaded.vectors["span_mean"].shape == (spans, 6, 32)
+    assert loaded.vectors["content_mean"].shape == (len(manifest.stimuli), 6, 32)
+    with pytest.raises(study.StudyError, match="another data/stimulus_manifest"):
+        store.load_activations(folder, "0" * 64, study.POOLINGS)
+    shard = store.shard_path(folder, 0)
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(study.StudyError, match="altered on disk"):
+        store.load_activations(folder, manifest.sha256, study.POOLINGS)
+
+
+def test_nan_in_the_model_stops_and_names_the_place(tmp_path: Path, capsys: Any) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = save_tiny(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.2.mlp.down_proj.weight"][0] = np.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    suite = write_study(tmp_path, {"base": {"path": "model", "role": "base"}})
+    run = build(tmp_path, suite)
+    assert extract(run) == 1
+    message = capsys.readouterr().err
+    assert "self-check" in message or ("row 3" in message and "stimulus" in message)
+
+
+def test_unknown_names_exit_2_and_list_the_valid_ones(
+    tmp_path: Path, tiny_suite: Path, capsys: Any
+) -> None:
+    run = build(tmp_path, tiny_suite)
+    assert extract(run, "--variants", "water") == 2
+    assert "base, global, fire, untrained" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        extract(run, "--device", "tpu")
+    assert stop.value.code == 2
+
+
+def test_dry_run_loads_nothing(tmp_path: Path, tiny_suite: Path, capsys: Any) -> None:
+    run = build(tmp_path, tiny_suite)
+    assert batch_runner.main(["--run-dir", str(run), "--dry-run"]) == 0
+    assert "tokens" in capsys.readouterr().out
+    assert not (run / "activations").exists()
+
+
+def test_manifest_missing_names_the_command(tmp_path: Path, capsys: Any) -> None:
+    assert extract(tmp_path) == 1
+    assert "uv run build_stimuli.py" in capsys.readouterr().err
+
+
+def test_local_weights_are_not_sent_to_modal(tmp_path: Path, tiny_suite: Path, capsys: Any) -> None:
+    run = build(tmp_path, tiny_suite)
+    assert batch_runner.main(["--run-dir", str(run)]) == 1
+    assert "--local" in capsys.readouterr().err
+
+
+def test_tokens_file_is_json_by_stimulus(tmp_path: Path, tiny_suite: Path) -> None:
+    run = build(tmp_path, tiny_suite)
+    assert extract(run, "--variants", "base") == 0
+    tokens = json.loads((run / "activations" / "base" / "tokens.json").read_text("utf-8"))
+    record = tokens["C01-en-1"]
+    assert record["bos"] is True
+    assert record["final_token"] == record["token_ids"][-1]
