@@ -424,11 +424,14 @@ def commitment_rows(
 # --- contrasts between variants ---------------------------------------------------------------
 
 
-def contrast_rows(task: Study, values: Values, seed: int) -> list[dict[str, Any]]:
+def contrast_rows(
+    task: Study, values: Values, out: dict[str, Any], seed: int
+) -> list[dict[str, Any]]:
     """Return the paired contrasts of ``concept`` alignment between variants, Holm-adjusted.
 
     Each half of the concepts is read in the window ℓ* ± 2, ℓ* chosen on the other half in the
     control variant (base where there is none), so that selection and estimate are independent.
+    Languages with an untestable cell are left out.
     """
     suite = task.suite
     here = [suite.variant(name) for name in task.variants]
@@ -438,8 +441,10 @@ def contrast_rows(task: Study, values: Values, seed: int) -> list[dict[str, Any]
     untrained = next((v.name for v in here if v.role == "untrained"), None)
     if control is None or not values or len(task.concepts) < 2 * MIN_CONCEPTS:
         return []
+    audit = out["audit"]["identical_input"]["span_mean"]
+    others = [c for c in task.others if not any(audit[v][c]["untestable"] for v in task.variants)]
     targeted = {code for variant in regional for code in variant.targets}
-    untargeted = [code for code in task.others if code not in targeted]
+    untargeted = [code for code in others if code not in targeted]
     pairs = [("post-training", control, base)] if base and base != control else []
     pairs += [("region", v.name, control) for v in regional]
     pairs += [("trained", v.name, untrained) for v in here if untrained and v.name != untrained]
@@ -448,14 +453,14 @@ def contrast_rows(task: Study, values: Values, seed: int) -> list[dict[str, Any]
         difference = {
             code: _windowed(task, values, control, left, code)
             - _windowed(task, values, control, str(right), code)
-            for code in task.others
+            for code in others
         }
         name = f"{kind}: {left} - {right}"
         records += [
             (name, code, _window_text(task, values, control, code), difference[code])
-            for code in task.others
+            for code in others
         ]
-        targets = [c for c in suite.variant(left).targets if c in task.others]
+        targets = [c for c in suite.variant(left).targets if c in others]
         if kind == "region" and targets and untargeted:
             gap = np.mean([difference[c] for c in targets], axis=0) - np.mean(
                 [difference[c] for c in untargeted], axis=0
@@ -551,7 +556,7 @@ def run(config: Config) -> tuple[Path, dict[str, Any]]:
         for variant in tqdm(task.variants, unit="variant", desc="measure"):
             commitment += analyse_variant(task, variant, config.paths, out, values)
     _warn_undefined(out)
-    contrasts = contrast_rows(task, values, config.seed)
+    contrasts = contrast_rows(task, values, out, config.seed)
     artifacts.save_curves(config.paths.curves, out)
     artifacts.save_csv(
         config.paths.commitment,

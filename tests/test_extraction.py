@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import byte_tokenizer, save_tiny, write_study
 from hypothesis import given
 from hypothesis import strategies as some
 from hypothesis.extra import numpy as arrays
@@ -19,10 +20,9 @@ import build_stimuli
 import extraction
 import study
 from artifacts import Stimulus
-from conftest import byte_tokenizer, save_tiny, write_study
 
 
-@given(arrays.arrays(np.float32, (3, 8), elements=some.floats(-2**100, 2**100, width=32)))
+@given(arrays.arrays(np.float32, (3, 8), elements=some.floats(-(2**100), 2**100, width=32)))
 def test_float16_storage_keeps_every_vector(vectors: np.ndarray) -> None:
     stored, exponents = store.to_float16(vectors)
     back = store.from_float16(stored, exponents)

@@ -7,14 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import TINY, byte_tokenizer, tiny_model
 
 import extraction
 import model_loader
 import study
 from artifacts import Stimulus
-from conftest import TINY, byte_tokenizer, tiny_model
 
-TEXTS = ["The eye.", "A much longer sentence about the bone, in English.", "वह आँख फिर दिखा।", "moyo"]
+TEXTS = [
+    "The eye.",
+    "A much longer sentence about the bone, in English.",
+    "वह आँख फिर दिखा।",
+    "moyo",
+]
 
 
 def load(kind: str) -> model_loader.LoadedModel:
@@ -24,9 +29,7 @@ def load(kind: str) -> model_loader.LoadedModel:
 
 
 def encode(loaded: model_loader.LoadedModel, text: str) -> extraction.Encoded:
-    return extraction.encode(
-        loaded.tokenizer, Stimulus(text, "probe", "C01", 1, "en", text, None)
-    )
+    return extraction.encode(loaded.tokenizer, Stimulus(text, "probe", "C01", 1, "en", text, None))
 
 
 @pytest.mark.parametrize("kind", sorted(TINY))

@@ -1,0 +1,104 @@
+"""Colours, labels and saving of figures: one look, and the numbers beside every picture."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import artifacts
+import study
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colour-blind safe palette; roles keep their colour over all figures.
+PALETTE = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
+UNTRAINED = "#8a8a8a"
+ROW_LABEL = "row (0 = embeddings, i = output of block i)"
+
+
+def colours(metadata: dict[str, Any]) -> dict[str, str]:
+    """Return a colour per variant; untrained variants are grey."""
+    trained = [v for v in metadata["variants"] if metadata["roles"][v] != "untrained"]
+    table = {v: PALETTE[n % len(PALETTE)] for n, v in enumerate(trained)}
+    return {v: table.get(v, UNTRAINED) for v in metadata["variants"]}
+
+
+def language_name(code: str) -> str:
+    """Return a language's English name."""
+    return study.load_languages()[code].name
+
+
+def caption(metadata: dict[str, Any], what: str) -> str:
+    """Return the line under a figure: model, sample, measure, interval."""
+    return (
+        f"{metadata['label'] or metadata['suite']}; {metadata['n']} concepts x "
+        f"{metadata['wordings']} wordings; {what}; bands: 95% bootstrap over concepts"
+    )
+
+
+def numbers(entry: dict[str, Any] | None, name: str) -> list[float]:
+    """Return a curve of the JSON as floats, NaN for what is missing."""
+    if entry is None or entry.get(name) is None:
+        return []
+    return [float("nan") if value is None else value for value in entry[name]]
+
+
+def draw_curve(axes: Axes, entry: dict[str, Any], label: str, colour: str, dashed: bool) -> None:
+    """Draw a curve with its band, and the final norm's value apart at the right."""
+    mean = numbers(entry, "mean")
+    axes.plot(mean, color=colour, label=label, ls="--" if dashed else "-", lw=1.8)
+    lower, upper = numbers(entry, "lower"), numbers(entry, "upper")
+    if lower and upper:
+        axes.fill_between(range(len(mean)), lower, upper, color=colour, alpha=0.10, lw=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if entry.get("final_norm") is not None:
+        axes.plot(len(mean) + 0.8, entry["final_norm"], "o", color=colour, ms=4)
+
+
+def mark_untestable(axes: Axes, share: float) -> None:
+    """Hatch a panel whose inputs are identical in both languages."""
+    axes.set_facecolor("#f4f4f4")
+    axes.patch.set_hatch("//")
+    axes.patch.set_edgecolor("#cccccc")
+    axes.text(
+        0.5,
+        0.96,
+        f"untestable: {share:.0%} of the concepts have identical inputs",
+        transform=axes.transAxes,
+        ha="center",
+        va="top",
+        fontsize=7.5,
+        color="#a00000",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85},
+    )
+
+
+def save(figure: Figure, table: pd.DataFrame, path: Path) -> Path:
+    """Write the PNG (same data, same bytes) and, beside it, the numbers drawn as CSV."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    with artifacts.atomic_write(path) as handle:
+        handle.write(buffer.getvalue())
+    artifacts.save_csv(path.with_suffix(".csv"), table)
+    return path
+
+
+def curve_rows(entry: dict[str, Any], **keys: str) -> list[dict[str, Any]]:
+    """Return a curve as long rows for the CSV beside a figure."""
+    mean, lower, upper = (numbers(entry, name) for name in ("mean", "lower", "upper"))
+    rows: list[dict[str, Any]] = [
+        {
+            **keys,
+            "row": n,
+            "mean": value,
+            "lower": lower[n] if lower else None,
+            "upper": upper[n] if upper else None,
+        }
+        for n, value in enumerate(mean)
+    ]
+    rows.append({**keys, "row": "final_norm", "mean": entry.get("final_norm")})
+    return rows
