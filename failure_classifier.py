@@ -204,7 +204,7 @@ def variant_effects(
         vectors = loaded.take("content_mean", probe_grid(manifest, code)[0])
         means[code] = vectors.mean(0)
         centred[code] = st.unit(vectors - means[code])
-    ids, concepts, wordings = probe_grid(manifest, pivot)
+    ids, concepts, _wordings = probe_grid(manifest, pivot)
     weights = st.resample_weights(len(concepts) - 1, RESAMPLES, seed)
     value, draws = np.empty(len(cases)), np.empty((len(cases), RESAMPLES))
     for n, case in enumerate(cases):
@@ -517,7 +517,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         unlike = sum(row["category"] != row["made_as"] for row in rows)
         print(
-            f"{len(rows)} rows in {config.paths.failure_cases}; {unlike} labelled otherwise than "
+            f"{len(rows)} rows in {config.paths.failure_cases}; {unlike} labelled other than "
             f"they were made; {len(edge['cases'])} edge cases in {config.paths.edge_cases}, "
             f"discriminating: {edge['metadata']['discriminating']}"
         )

@@ -74,7 +74,7 @@ def save_tiny(folder: Path, kind: str = "cohere2", seed: int = 0) -> Path:
 
 
 def write_study(folder: Path, variants: dict[str, dict[str, Any]]) -> Path:
-    """Write probes, perturbations and a suite file of 5 concepts x 3 languages; returns the suite."""
+    """Write probes, perturbations and a suite of 5 concepts x 3 languages; returns its path."""
     concepts = []
     for number, (concept, terms) in enumerate(TERMS.items(), start=1):
         languages = {}
@@ -123,3 +123,25 @@ def tiny_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "fire": {"path": "fire", "role": "regional", "targets": ["hi"]},
         "untrained": {"path": "base", "role": "untrained"},
     })  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run of the tiny suite, made by every stage's ``main``."""
+    import pipeline
+
+    run = tmp_path_factory.mktemp("run")
+    line = [
+        "--suite",
+        str(tiny_suite),
+        "--run-dir",
+        str(run),
+        "--limit",
+        "40",
+        "--device",
+        "cpu",
+        "--variants",
+        "base,global,fire,untrained",
+    ]
+    assert pipeline.main(line) == 0
+    return run

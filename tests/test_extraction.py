@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import byte_tokenizer, save_tiny, write_study
 from hypothesis import given
 from hypothesis import strategies as some
 from hypothesis.extra import numpy as arrays
@@ -20,6 +19,7 @@ import build_stimuli
 import extraction
 import study
 from artifacts import Stimulus
+from tests.conftest import byte_tokenizer, save_tiny, write_study
 
 
 @given(arrays.arrays(np.float32, (3, 8), elements=some.floats(-(2**100), 2**100, width=32)))

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, byte_tokenizer, tiny_model
 
 import extraction
 import model_loader
 import study
 from artifacts import Stimulus
+from tests.conftest import TINY, byte_tokenizer, tiny_model
 
 TEXTS = [
     "The eye.",

@@ -90,13 +90,12 @@ def plot(curves: dict[str, Any], variant: str, language: str) -> tuple[Any, list
         f"{style.language_name(language)}: {verdict}",
         fontsize=10,
     )
-    axes.set_xlabel(style.ROW_LABEL)
     axes.set_ylabel("concept alignment A (0 = chance)")
     axes.legend(fontsize=8, loc="upper left")
-    figure.text(
-        0.01, 0.005, style.caption(metadata, "strongest testable cell unless chosen"), fontsize=7
+    axes.set_xlabel(
+        style.ROW_LABEL + "\n" + style.caption(metadata, "strongest testable cell unless chosen"),
+        fontsize=8,
     )
-    figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))  # type: ignore[union-attr]
     return figure, rows
 
 

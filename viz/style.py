@@ -49,12 +49,14 @@ def numbers(entry: dict[str, Any] | None, name: str) -> list[float]:
 
 def draw_curve(axes: Axes, entry: dict[str, Any], label: str, colour: str, dashed: bool) -> None:
     """Draw a curve with its band, and the final norm's value apart at the right."""
+    from matplotlib.ticker import MaxNLocator
+
     mean = numbers(entry, "mean")
     axes.plot(mean, color=colour, label=label, ls="--" if dashed else "-", lw=1.8)
     lower, upper = numbers(entry, "lower"), numbers(entry, "upper")
     if lower and upper:
         axes.fill_between(range(len(mean)), lower, upper, color=colour, alpha=0.10, lw=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if entry.get("final_norm") is not None:
         axes.plot(len(mean) + 0.8, entry["final_norm"], "o", color=colour, ms=4)
 

@@ -1,0 +1,104 @@
+"""The demo: a real process and a real browser, on results that the pipeline made."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import app
+import study
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+def test_missing_results_name_the_command(tmp_path: Path, capsys: Any) -> None:
+    assert app.main(["--demo", "--run-dir", str(tmp_path)]) == 1
+    assert "uv run concept_alignment.py" in capsys.readouterr().err
+
+
+def test_figures_mark_controls_and_untestable_cells(tiny_run: Path) -> None:
+    results = app.load_results(study.RunPaths(tiny_run))
+    measure = "raw cosine on the last token (the published study's)"
+    figure = app.curve_figure(results.curves, "sw", ["base"], measure, app.ALL_CONCEPTS)
+    names = [trace.name for trace in figure.data]
+    assert "base, mismatched (control)" in names
+    # English and Swahili sentences all end in "."; the last token is the same in both.
+    assert "untestable" in figure.layout.annotations[0].text
+    assert app.commitment_figure(results).data[0].y == tuple(results.metadata["variants"])
+
+
+def test_invisible_characters_are_shown() -> None:
+    assert app.visible("a\u200bb") == "a⟨U+200B⟩b"
+
+
+def test_a_typed_pair_of_equal_sentences_has_cosine_one(tiny_run: Path) -> None:
+    model = app.PairModel(study.RunPaths(tiny_run), "cpu")
+    curve = model.cosine("base", "The eye.", "The eye.")
+    assert len(curve) == 5
+    assert curve == pytest.approx([1.0] * 5, abs=1e-5)
+    with pytest.raises(study.StudyError, match="both boxes"):
+        model.cosine("base", "The eye.", "  ")
+
+
+def test_demo_imports_no_torch(tiny_run: Path) -> None:
+    code = (
+        "import sys, app, study\n"
+        f"page = app.build_page(app.load_results(study.RunPaths({str(tiny_run)!r})), None)\n"
+        "import pathlib; assert study.RunPaths(pathlib.Path('.'))\n"
+        "print('torch' in sys.modules)"
+    )
+    code = code.replace(repr(str(tiny_run)), f"__import__('pathlib').Path({str(tiny_run)!r})")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")
+def test_page_in_a_real_browser_stays_on_loopback(tiny_run: Path) -> None:
+    from playwright.sync_api import expect, sync_playwright
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        str(study.ROOT / "app.py"),
+        "--demo",
+        "--port",
+        str(port),
+        "--run-dir",
+        str(tiny_run),
+    ]
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
+        try:
+            assert server.stdout is not None
+            assert any(f":{port}" in line for line in server.stdout)
+            with sync_playwright() as play:
+                browser = play.chromium.launch(
+                    executable_path=str(CHROMIUM),
+                    args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+                )
+                page = browser.new_page()
+                hosts: list[str] = []
+                page.on("request", lambda request: hosts.append(request.url))
+                page.goto(f"http://127.0.0.1:{port}")
+                title = page.locator(".gtitle").first
+                expect(title).to_contain_text("Hindi", timeout=30_000)
+                page.get_by_label("Language").first.click()
+                page.get_by_role("option", name="Swahili").click()
+                expect(page.locator(".gtitle").first).to_contain_text("Swahili", timeout=30_000)
+                page.get_by_role("tab", name="Failures").click()
+                expect(page.get_by_role("gridcell", name="UNICODE_EDGE").first).to_be_visible(
+                    timeout=30_000
+                )
+                browser.close()
+            local = (f"http://127.0.0.1:{port}/", "data:", "blob:")
+            assert [url for url in hosts if not url.startswith(local)] == []
+        finally:
+            server.terminate()

@@ -1,0 +1,115 @@
+"""Every stage's main, in order, on a random tiny Cohere2; and the command lines themselves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import artifacts
+import concept_alignment
+import failure_classifier
+import pipeline
+import study
+
+STAGES = (
+    "pipeline.py",
+    "build_stimuli.py",
+    "batch_runner.py",
+    "concept_alignment.py",
+    "failure_classifier.py",
+    "viz/heatmap.py",
+    "viz/alignment_curves.py",
+    "viz/annotated_curve.py",
+    "app.py",
+    "train_adapters.py",
+)
+
+
+def test_every_stage_writes_what_the_next_one_reads(tiny_run: Path) -> None:
+    paths = study.RunPaths(tiny_run)
+    curves = artifacts.load_curves(paths.curves)
+    assert curves["metadata"]["rows"] == ["0", "1", "2", "3", "4", "final_norm"]
+    assert set(curves["measures"]) == set(study.POOLINGS)
+    assert set(curves["pairs"]["concept"]["base"]) == {"en-hi", "en-sw", "hi-sw"}
+    last = curves["audit"]["identical_input"]["last"]["base"]
+    assert last["sw"]["untestable"]
+    assert not last["hi"]["untestable"]
+    cases = artifacts.load_edge_cases(paths.edge_cases)["cases"]
+    assert cases
+    assert {case["failure_category"] for case in cases} == {"UNICODE_EDGE"}
+    names = {path.stem for path in paths.assets.glob("*.png")}
+    assert {
+        "tweet_three_panel",
+        "annotated_rise_peak_collapse",
+        "concept_alignment_heatmap",
+    } <= names
+    assert all(path.with_suffix(".csv").is_file() for path in paths.assets.glob("*.png"))
+
+
+def test_the_same_seed_gives_the_same_bytes(tiny_run: Path) -> None:
+    paths = study.RunPaths(tiny_run)
+    before = {p.name: p.read_bytes() for p in paths.results.iterdir()}
+    assert concept_alignment.main(["--run-dir", str(tiny_run)]) == 0
+    assert failure_classifier.main(["--run-dir", str(tiny_run)]) == 0
+    assert {p.name: p.read_bytes() for p in paths.results.iterdir()} == before
+
+
+def test_stale_activations_are_refused(tiny_run: Path, tmp_path: Path, capsys: Any) -> None:
+    paths = study.RunPaths(tmp_path)
+    manifest = json.loads(study.RunPaths(tiny_run).manifest.read_text("utf-8"))
+    manifest["stimuli"] = manifest["stimuli"][:-1]
+    artifacts.save_json(paths.manifest, manifest)
+    paths.activations.symlink_to(study.RunPaths(tiny_run).activations)
+    assert concept_alignment.main(["--run-dir", str(tmp_path), "--variants", "base"]) == 1
+    message = capsys.readouterr().err
+    assert "plan.json" in message
+    assert "uv run batch_runner.py" in message
+
+
+def test_the_runner_stops_at_the_first_stage_that_fails(tmp_path: Path, capsys: Any) -> None:
+    assert pipeline.main(["--suite", "nosuch", "--run-dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "mini, mini-flores, tiny-aya" in error
+    assert "stopped at build_stimuli.py" in error
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_needs_neither_torch_nor_gradio(stage: str, tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = [{stage!r}, '--help']\n"
+        "try:\n"
+        f"    runpy.run_path({str(study.ROOT / stage)!r}, run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        "    heavy = {'torch', 'gradio', 'transformers'} & set(sys.modules)\n"
+        "    print(stop.code, sorted(heavy))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+
+
+@pytest.mark.slow
+def test_suite_mini_on_three_concepts(tmp_path: Path) -> None:
+    line = [
+        "--run-dir",
+        str(tmp_path),
+        "--concepts",
+        "C01,C03,C07,C11",
+        "--limit",
+        "5",
+        "--languages",
+        "en,hi,fr",
+        "--variants",
+        "base,global,fire",
+    ]
+    assert pipeline.main(line) == 0
+    curves = artifacts.load_curves(study.RunPaths(tmp_path).curves)
+    french = curves["measures"]["span_mean"]["concept"]["base"]["fr"]["mean"]
+    assert max(french) > 0.2  # the real model knows French
