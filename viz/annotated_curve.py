@@ -1,256 +1,136 @@
-"""Draw one variant's alignment curve in one language with its peak, rise, decline and shape label.
-
-Default: the cell with the largest peak among the testable cells of trained variants, and the
-figure says so. The label is the one that was tested on held-out halves of the concepts; the title
-claims no more than it.
+"""Draw one curve with its peak, rise, decline and shape label written on it.
 
 Reads:  results/alignment_curves.json
-Writes: assets/annotated_rise_peak_collapse.png and .csv
+Writes: assets/annotated_rise_peak_collapse.png (+ .csv)
 
-    uv run viz/annotated_curve.py
-    uv run viz/annotated_curve.py --variants fire --languages hi
+    uv run viz/annotated_curve.py --variants base --languages hi
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import artifacts
 import study
-from study import RunPaths, StudyError, UsageError
+from study import RunPaths, StudyError
 from viz import style
-from viz.style import Curve
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+
+def strongest_cell(
+    curves: dict[str, Any], variants: Sequence[str], languages: Sequence[str]
+) -> tuple[str, str]:
+    """Return the (variant, language) with the highest peak among testable, trained cells."""
+    concept = curves["measures"]["span_mean"]["concept"]
+    audit = curves["audit"]["identical_input"]["span_mean"]
+    cells = [
+        (max(v for v in concept[variant][code]["mean"] if v is not None), variant, code)
+        for variant in variants
+        for code in languages
+        if not audit[variant][code]["untestable"]
+        and any(v is not None for v in concept[variant][code]["mean"])
+    ]
+    if not cells:
+        raise StudyError(
+            "results/alignment_curves.json: no testable cell to draw; choose others "
+            "with --variants and --languages"
+        )
+    return max(cells)[1:]
+
+
+def plot(curves: dict[str, Any], variant: str, language: str) -> tuple[Any, list[dict[str, Any]]]:
+    """Return the annotated figure and the numbers in it."""
     from matplotlib.figure import Figure
 
-CLAIMS = {
-    "RISE_PEAK_COLLAPSE": "rise and decline both hold in both halves of the concepts",
-    "MONOTONE_RISE": "not rise-peak-collapse: it rises, no decline is shown",
-    "MONOTONE_FALL": "not rise-peak-collapse: it declines, no rise is shown",
-    "FLAT": "not rise-peak-collapse: neither rise nor decline is shown",
-    "UNRESOLVED": "rise-peak-collapse is not established: no shape holds in both halves",
-    "UNTESTABLE": "rise-peak-collapse cannot be tested: identical inputs",
-    "NOT TESTED": "rise-peak-collapse was not tested: too few concepts",
-}
-
-
-@dataclass(frozen=True)
-class Config:
-    paths: RunPaths
-    variants: tuple[str, ...] | None
-    languages: tuple[str, ...] | None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The numbers that the figure states about one curve."""
-
-    label: str
-    peak: int
-    value: float
-    rise: float
-    retained: float
-    norm_step: float
-
-
-def pick_cell(
-    curves: dict[tuple[str, str], Curve], data: dict[str, Any], source: Path, *, chosen: bool
-) -> tuple[Curve, int]:
-    """Return the curve with the largest peak and how many cells it was picked from.
-
-    ``chosen`` (variant and language both named) also allows untestable and untrained cells.
-    """
-    usable = [curve for curve in curves.values() if curve.peak is not None]
-    if not chosen:
-        testable = [curve for curve in usable if not curve.untestable]
-        trained = [c for c in testable if style.role(data, c.variant) != "untrained"]
-        usable = trained or testable
-    if not usable:
-        raise StudyError(
-            f"{source}: measures.span_mean.concept: no testable cell to draw (all identical "
-            "inputs or undefined); name one with --variants NAME --languages CODE"
-        )
-    return max(usable, key=lambda c: float(c.mean[c.peak or 0])), len(usable)
-
-
-def read_shape(curve: Curve, data: dict[str, Any]) -> Reading:
-    """Return a curve's label and numbers; what the results lack is taken from the curve."""
-    entry = data["shape"].get(curve.variant, {}).get(curve.language, {})
-    label = str(entry.get("label") or "NOT TESTED")
-    if curve.untestable:
-        label = "UNTESTABLE"
-    stored = entry.get("peak_row")
-    peak = int(stored) if stored is not None else curve.peak or 0
-    value, end = float(curve.mean[peak]), float(curve.mean[-1])
-    return Reading(
-        label,
-        peak,
-        value,
-        value - float(curve.mean[0]),
-        end / value if value > 0 else math.nan,
-        curve.final_norm - end,
-    )
-
-
-def _interval(curve: Curve, row: int) -> str:
-    if math.isnan(curve.lower[row]):
-        return "no interval"
-    return f"95% [{curve.lower[row]:.2f}, {curve.upper[row]:.2f}]"
-
-
-def _notes(curve: Curve, baseline: Curve | None, reading: Reading) -> list[str]:
-    """Return the paragraphs beside the curve, in the order of the letters drawn on it."""
-    last = len(curve.mean) - 1
-    peak = reading.peak
-    kept = "undefined" if math.isnan(reading.retained) else f"{reading.retained:.0%} of the peak"
-    notes = [
-        f"peak: row {peak} of {last}\nA = {reading.value:.2f}, {_interval(curve, peak)}",
-        f"a  rise, row 0 to {peak}: {reading.rise:+.2f}\n"
-        f"A(0) = {curve.mean[0]:.2f}, {_interval(curve, 0)}",
-        f"b  retained at row {last}: {kept}\n"
-        f"A({last}) = {curve.mean[-1]:.2f}, {_interval(curve, last)}",
-        f"c  norm step, row {last} to final norm: {reading.norm_step:+.2f}\n"
-        "part of any drop seen after the norm",
+    metadata = curves["metadata"]
+    entry = curves["measures"]["span_mean"]["concept"][variant][language]
+    shape = curves["shape"].get(variant, {}).get(language, {"label": "NOT TESTED"})
+    mean = style.numbers(entry, "mean")
+    peak = max(range(len(mean)), key=lambda n: mean[n] if mean[n] == mean[n] else -1.0)
+    last = len(mean) - 1
+    figure = Figure(figsize=(8, 5.2), layout="constrained")
+    axes = figure.subplots()
+    rows = style.curve_rows(entry, variant=variant, language=language, measure="concept")
+    style.draw_curve(axes, entry, variant, style.colours(metadata)[variant], False)
+    for baseline in (v for v in metadata["variants"] if metadata["roles"][v] == "untrained"):
+        control = curves["measures"]["span_mean"]["concept"][baseline][language]
+        style.draw_curve(axes, control, f"{baseline} (random weights)", style.UNTRAINED, True)
+        rows += style.curve_rows(control, variant=baseline, language=language, measure="concept")
+    axes.axhline(0, color="black", lw=0.6)
+    axes.axvline(peak, color="black", lw=0.8, ls=":")
+    lower, upper = style.numbers(entry, "lower"), style.numbers(entry, "upper")
+    interval = f" [{lower[peak]:.2f}, {upper[peak]:.2f}]" if lower and upper else ""
+    lines = [
+        f"peak: row {peak}, A = {mean[peak]:.2f}{interval}",
+        f"rise: A(peak) - A(0) = {mean[peak] - mean[0]:+.2f}",
+        f"decline: A(peak) - A({last}) = {mean[peak] - mean[last]:+.2f}",
     ]
-    if baseline is not None:
-        notes.append(
-            f"baseline, random weights, row {peak}:\n"
-            f"A = {baseline.mean[peak]:.2f}, {_interval(baseline, peak)}"
-        )
-    return [*notes, f"label: {reading.label}"]
-
-
-def _draw_marks(axes: Axes, curve: Curve, reading: Reading) -> None:
-    """Draw the arrows a (rise), b (decline) and c (norm step) and the peak."""
-    last, apart = len(curve.mean) - 1, style.norm_position(len(curve.mean) - 1)
-    start, end = float(curve.mean[0]), float(curve.mean[-1])
-    peak, value = reading.peak, reading.value
-    guide = {"color": "#555555", "linewidth": 0.8, "linestyle": ":"}
-    axes.plot([0, peak], [start, start], **guide)
-    axes.plot([peak, last], [value, value], **guide)
-    axes.plot([last, apart], [end, end], **guide)
-    axes.plot([peak], [value], marker="*", markersize=15, color="#E69F00", markeredgecolor="black")
-    offset = 0.015 * (last + 1)
-    for letter, x, low, high in (
-        ("a", peak, start, value),
-        ("b", last, end, value),
-        ("c", apart, end, curve.final_norm),
-    ):
-        if math.isnan(low) or math.isnan(high) or low == high:
-            continue
-        arrow = {"arrowstyle": "->", "color": "#555555", "shrinkA": 0, "shrinkB": 3}
-        towards = (low, high) if letter != "b" else (high, low)
-        axes.annotate("", (x, towards[1]), (x, towards[0]), arrowprops=arrow)
-        axes.text(x + offset, (low + high) / 2, letter, fontweight="bold", va="center", zorder=6)
-
-
-def plot_curve(
-    data: dict[str, Any], curve: Curve, baseline: Curve | None, reading: Reading, picked: str
-) -> Figure:
-    """Return the annotated figure."""
-    figure = style.new_figure(10.5, 5.6)
-    axes, side = figure.subplots(1, 2, width_ratios=[2.6, 1])
-    styles = style.looks(data)
-    axes.axhline(0, color="#999999", linewidth=0.8, zorder=1)
-    for one in (baseline, curve):
-        if one is not None:
-            style.draw_curve(axes, one, styles[one.variant])
-    _draw_marks(axes, curve, reading)
-    if curve.untestable:
-        style.hatch_axes(axes, style.UNTESTABLE)
-    style.finish_row_axis(axes, len(curve.mean) - 1)
-    axes.set_ylabel("concept alignment A (span_mean)")
-    side.set_axis_off()
-    side.text(
-        0, 0.97, "\n\n".join(_notes(curve, baseline, reading)), transform=side.transAxes,
-        va="top", fontsize=9, linespacing=1.4,
-    )  # fmt: skip
-    drawn = [curve.variant, *([baseline.variant] if baseline is not None else [])]
-    name = f"{data['metadata']['suite']} {curve.variant}, {style.language_name(curve.language)}"
-    claim = CLAIMS.get(reading.label, "rise-peak-collapse is not established")
-    title = f"{name}: {reading.label}\n{claim}"
-    style.add_legend(figure, style.variant_handles(data, drawn), title, len(drawn))
-    style.add_caption(
-        figure,
-        style.caption(
-            data,
-            "A (concept, span_mean): centred cosine of one concept in two different sentences, "
-            "English and the other language, minus that of mismatched concepts (the control is "
-            "inside the measure); 0 = no alignment. Band: 95% bootstrap interval over concepts.",
-            picked + " Sizes a, b, c are of all concepts; only the label was tested, on held-out "
-            "halves of the concepts.",
-            width=175,
-        ),
+    if shape.get("norm_step") is not None:
+        lines.append(f"final norm: {shape['norm_step']:+.2f} (dot)")
+    axes.text(
+        0.98,
+        0.03,
+        "\n".join(lines),
+        transform=axes.transAxes,
+        ha="right",
+        va="bottom",
+        fontsize=9,
+        bbox={"facecolor": "white", "edgecolor": "#cccccc"},
     )
-    return figure
-
-
-def _only(flag: str, names: Sequence[str] | None) -> None:
-    if names is not None and len(names) != 1:
-        raise UsageError(f"--{flag}: this figure draws one cell: give one name, not {len(names)}")
-
-
-def run(config: Config) -> tuple[Path, str]:
-    """Draw and save the figure; returns its path and what it shows."""
-    _only("variants", config.variants)
-    _only("languages", config.languages)
-    source = config.paths.curves
-    data = artifacts.load_curves(source)
-    variants = study.choose("variant", config.variants, data["metadata"]["variants"])
-    languages = study.choose("language", config.languages, style.other_languages(data))
-    curves = style.primary_curves(data, source, variants, languages)
-    named = config.variants is not None and config.languages is not None
-    curve, count = pick_cell(curves, data, source, chosen=named)
-    untrained = [v for v in data["metadata"]["variants"] if style.role(data, v) == "untrained"]
-    baseline = (
-        style.read_curve(data, source, style.PRIMARY, untrained[0], curve.language)
-        if untrained and untrained[0] != curve.variant
-        else None
+    label = shape["label"]
+    verdict = {
+        "RISE_PEAK_COLLAPSE": "rise, peak and decline hold in both halves of the concepts",
+        "UNTESTABLE": "untestable, the inputs are identical in both languages",
+        "NOT TESTED": "shape not tested (too few concepts)",
+        "UNRESOLVED": "shape UNRESOLVED: rise and decline do not both hold in both halves",
+    }.get(label, f"shape {label}: this is not rise-peak-collapse")
+    axes.set_title(
+        f"{variant}, {style.language_name(metadata['pivot'])} - "
+        f"{style.language_name(language)}: {verdict}",
+        fontsize=10,
     )
-    reading = read_shape(curve, data)
-    picked = (
-        "Cell named by the user."
-        if named
-        else f"Cell with the largest peak of {count} testable cells of trained variants: picked "
-        "after looking, so its height flatters."
+    axes.set_ylabel("concept alignment A (0 = chance)")
+    axes.legend(fontsize=8, loc="upper left")
+    axes.set_xlabel(
+        style.ROW_LABEL + "\n" + style.caption(metadata, "A: span_mean, different wordings"),
+        fontsize=8,
     )
-    drawn = [curve, *([baseline] if baseline is not None else [])]
-    with style.drawing():
-        figure = plot_curve(data, curve, baseline, reading, picked)
-        path = style.save(
-            figure,
-            config.paths.assets / "annotated_rise_peak_collapse.png",
-            style.curve_table(data, drawn),
-        )
-    return path, f"{curve.variant}/{curve.language}: {reading.label}. {picked}"
+    return figure, rows
+
+
+def run(run_dir: Path, variants: Sequence[str] | None, languages: Sequence[str] | None) -> Path:
+    """Draw and save the figure; returns its path."""
+    import pandas as pd
+
+    paths = RunPaths(run_dir)
+    curves = artifacts.load_curves(paths.curves)
+    metadata = curves["metadata"]
+    trained = [v for v in metadata["variants"] if metadata["roles"][v] != "untrained"]
+    others = [c for c in metadata["languages"] if c != metadata["pivot"]]
+    variant, language = strongest_cell(
+        curves,
+        study.choose("variant", variants, metadata["variants"]) if variants else trained,
+        study.choose("language", languages, others),
+    )
+    figure, rows = plot(curves, variant, language)
+    return style.save(figure, pd.DataFrame(rows), paths.assets / "annotated_rise_peak_collapse.png")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the figure's parser."""
+    """Return the stage's parser."""
     return study.common_parser(
-        "annotated_curve.py",
-        "Draw one annotated alignment curve (one name each with --variants and --languages).",
-        "variants",
-        "languages",
+        "viz/annotated_curve.py", "Draw one curve, annotated.", "variants", "languages"
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and draw; returns the exit code."""
     args = build_parser().parse_args(argv)
-
-    def stage() -> None:
-        path, what = run(Config(RunPaths(args.run_dir), args.variants, args.languages))
-        print(f"1 figure in {path}: {what}")
-
-    return study.run_stage("annotated_curve.py", stage)
+    return study.run_stage(
+        "viz/annotated_curve.py", lambda: print(run(args.run_dir, args.variants, args.languages))
+    )
 
 
 if __name__ == "__main__":
