@@ -21,6 +21,7 @@ from typing import Any
 import artifacts
 import study
 from study import RunPaths, StudyError
+from viz import style
 
 MEASURES = {
     "concept alignment (primary)": ("span_mean", "concept"),
@@ -44,8 +45,6 @@ FAILURE_VIEW = (
     "verdict",
 )
 MAX_CHARACTERS = 2_000
-COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
-GREY = "#8a8a8a"
 
 
 @dataclass
@@ -95,12 +94,6 @@ def visible(text: str) -> str:
 # --- figures ----------------------------------------------------------------------------------
 
 
-def _colours(metadata: dict[str, Any]) -> dict[str, str]:
-    trained = [v for v in metadata["variants"] if metadata["roles"][v] != "untrained"]
-    known = {v: COLOURS[n % len(COLOURS)] for n, v in enumerate(trained)}
-    return {v: known.get(v, GREY) for v in metadata["variants"]}
-
-
 def _translucent(colour: str) -> str:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.12)"
@@ -114,7 +107,7 @@ def curve_figure(
 
     metadata = curves["metadata"]
     pooling, name = MEASURES[measure]
-    colours, figure = _colours(metadata), go.Figure()
+    colours, figure = style.colours(metadata), go.Figure()
     last = len(metadata["rows"]) - 2
     for variant in variants:
         colour = colours[variant]
@@ -242,7 +235,9 @@ def pair_figure(results: Results, variant: str, language: str, cosine: Sequence[
     ):
         entry = results.curves["measures"]["content_mean"][name].get(variant, {}).get(language)
         if entry:
-            figure.add_scatter(y=entry["mean"], name=label, line={"color": GREY, "dash": dash})
+            figure.add_scatter(
+                y=entry["mean"], name=label, line={"color": style.UNTRAINED, "dash": dash}
+            )
     figure.update_layout(
         template="plotly_white",
         height=480,

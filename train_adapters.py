@@ -199,13 +199,15 @@ def train(causal_lm: Any, sequences: list[list[int]], seed: int) -> tuple[Any, l
     return model.eval(), losses
 
 
-def save_adapter(model: Any, target: Path, card: dict[str, Any]) -> None:
+def save_adapter(model: Any, target: Path, card: dict[str, Any], base: str | None) -> None:
     """Write the adapter and its card to ``target``, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        model.peft_config["default"].base_model_name_or_path = None  # no machine path
         model.save_pretrained(work)
+        settings = json.loads((work / "adapter_config.json").read_text(encoding="utf-8"))
+        settings["base_model_name_or_path"] = base  # peft writes the folder on this machine
+        (work / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
         (work / "README.md").unlink(missing_ok=True)  # peft's empty template
         text = json.dumps(card, indent=1, ensure_ascii=False, sort_keys=True)
         (work / "card.json").write_text(text + "\n", encoding="utf-8")
@@ -298,6 +300,7 @@ def run(config: Config) -> list[Path]:
                 "perplexity_after": after,
                 "code_sha256": study.code_hash("train_adapters.py", "model_loader.py"),
             },
+            base_variant.repo,
         )
     return list(targets.values())
 

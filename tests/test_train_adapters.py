@@ -43,6 +43,12 @@ def test_committed_cards_keep_the_promise() -> None:
     assert max(totals) - min(totals) <= 10
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_adapters_name_no_folder_of_a_machine(name: str) -> None:
+    path = study.ROOT / f"data/adapters/mini/{name}/adapter_config.json"
+    assert json.loads(path.read_text("utf-8"))["base_model_name_or_path"] == "google/gemma-3-270m"
+
+
 def test_missing_corpus_names_the_file(tmp_path: Any, capsys: Any) -> None:
     line = ["--parallel-dir", str(tmp_path), "--flores-dir", str(tmp_path), "--overwrite"]
     assert ta.main(line) == 1
