@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+import activation_store as store
+import alignment_stats as st
+import artifacts
 import failure_classifier as fc
+import study
 
 LANGUAGES = ("en", "hi", "sw")
 
@@ -79,6 +84,7 @@ def test_chosen_cases_are_distinct_and_balanced() -> None:
             "category": category,
             "delta": (n - 10) / 10,
             "targeted": True,
+            "best": ["fire"],
             "verdict": "regional_worse",
         }
         for category in fc.CATEGORIES
@@ -89,3 +95,46 @@ def test_chosen_cases_are_distinct_and_balanced() -> None:
     assert sum(c["control"] for c in chosen) == fc.N_CONTROLS
     for category in fc.CATEGORIES:
         assert sum(c["category"] == category for c in chosen) >= fc.N_PER_CATEGORY
+
+
+def small_study() -> tuple[artifacts.Manifest, store.Activations]:
+    """Random vectors of 6 concepts x 2 wordings in two languages, and one perturbed text."""
+    suite = study.Suite("tiny", "en", ("en", "hi"), "cldr", (study.Variant("base", "base"),))
+    probes = [
+        artifacts.Stimulus(f"C{c:02d}-{code}-{k}", "probe", f"C{c:02d}", k, code, "text", None)
+        for code in suite.languages
+        for c in range(1, 7)
+        for k in (1, 2)
+    ]
+    case = artifacts.Stimulus("X", "perturbation", "C03", 2, "hi", "text", None, "C03-hi-2")
+    ids = [s.stimulus_id for s in (*probes, case)]
+    vectors = np.random.default_rng(0).normal(size=(len(ids), 6, 8))  # rows 0..4 and final_norm
+    plan = {"rows": ["0", "1", "2", "3", "4", "final_norm"]}
+    loaded = store.Activations(plan, {"content_mean": ids}, {"content_mean": vectors}, {})
+    return artifacts.Manifest(suite, {}, (*probes, case)), loaded
+
+
+def test_effect_is_the_alignment_of_the_grid_with_the_text_put_in() -> None:
+    manifest, loaded = small_study()
+    effects = fc.variant_effects(manifest, loaded, manifest.stimuli[-1:], {"hi": 3}, seed=0)
+    grid = {c: loaded.take("content_mean", fc.probe_grid(manifest, c)[0]) for c in ("en", "hi")}
+    pivot, hindi = (st.unit(grid[c] - grid[c].mean(0))[1::2, 1:5] for c in ("en", "hi"))
+    changed = hindi.copy()
+    text = loaded.take("content_mean", ["X"])[0] - grid["hi"].mean(0)
+    changed[2] = st.unit(text)[1:5]
+    before, after = (
+        st.alignment(np.einsum("irh,jrh->rij", pivot, other))[:, 2].mean()
+        for other in (hindi, changed)
+    )
+    assert effects.value[0] == pytest.approx(after - before)
+    assert effects.draws[0].mean() == pytest.approx(effects.value[0], abs=0.02)
+
+
+def test_best_variants_keep_those_not_measurably_below() -> None:
+    draws = np.linspace(-0.1, 0.1, 101)[None]
+    effects = {
+        "base": fc.Effects(np.array([0.0]), 0.0 * draws),
+        "fire": fc.Effects(np.array([0.05]), 0.05 + draws),
+        "earth": fc.Effects(np.array([-1.0]), -1.0 + draws),
+    }
+    assert fc.best_variants(effects) == [["fire", "base"]]

@@ -1,0 +1,50 @@
+"""The cache of converted weights: altered files and missing packages are named, with the mend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import study
+import weight_cache
+
+PACKAGE, SHA = "some-model-gguf", "ab" * 32
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: Any) -> Path:
+    monkeypatch.setenv("AYA_PROBES_CACHE", str(tmp_path))
+    weight_cache.converted_weights.cache_clear()
+    folder = tmp_path / f"{PACKAGE}-{SHA[:12]}-float32"
+    folder.mkdir()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(b"weights")
+    hashes = {"model.safetensors": weight_cache.file_sha256(weights)}
+    (folder / "CACHE.json").write_text(json.dumps({"files": hashes}))
+    return folder
+
+
+def test_a_good_cache_is_used_without_the_package(cached: Path) -> None:
+    assert weight_cache.converted_weights(PACKAGE, SHA, None) == cached
+
+
+@pytest.mark.parametrize("damage", ["alter", "remove", "record"])
+def test_a_damaged_cache_is_refused(cached: Path, damage: str) -> None:
+    if damage == "alter":
+        (cached / "model.safetensors").write_bytes(b"weighty")
+    elif damage == "remove":
+        (cached / "model.safetensors").unlink()
+    else:
+        (cached / "CACHE.json").write_text("{}")
+    with pytest.raises(study.StudyError, match=f"delete the folder {cached}"):
+        weight_cache.converted_weights(PACKAGE, SHA, None)
+
+
+def test_missing_wheels_say_how_to_use_the_hub(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("AYA_PROBES_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(study.StudyError, match=r"uv sync.*repo = 'owner/model'"):
+        weight_cache.converted_weights("no-such-package-gguf", SHA, "owner/model")
+    assert not (tmp_path / "empty").exists()
