@@ -226,4 +226,4 @@ def modal_main(*arglist: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    study.leave(main())

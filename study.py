@@ -464,6 +464,15 @@ def run_stage(prog: str, stage: Callable[[], object]) -> int:
     return 0
 
 
+def leave(code: int) -> NoReturn:
+    """End the process; after Ctrl-C at once, without tearing down a loaded model."""
+    if code == EXIT_INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
+
+
 _OS_MENDS = {
     errno.ENOSPC: "free some disk space, then run the same command again (finished work is kept)",
     errno.EDQUOT: "your disk quota is used up: free some, then run the same command again",
