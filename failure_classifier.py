@@ -359,9 +359,9 @@ def _measure(config: Config, manifest: Manifest) -> tuple[list[dict[str, Any]], 
     reference = reference_variant(suite, names)
     names = [n for n in names if suite.variant(n).role != "untrained"]
     cases = [s for s in manifest.stimuli if s.kind == "perturbation"]
-    if len(manifest.metadata["concepts"]) < 4 or not cases:
+    if len(manifest.metadata["concepts"]) < 3 or not cases:
         raise StudyError(
-            f"{config.paths.manifest}: failures need at least 4 concepts and one "
+            f"{config.paths.manifest}: failures need at least 3 concepts and one "
             f"perturbation pair; make it anew with: {artifacts.MAKE_MANIFEST}"
         )
     keep = {s.stimulus_id for s in manifest.stimuli if s.kind != "parallel"}

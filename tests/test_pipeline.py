@@ -101,7 +101,7 @@ def test_suite_mini_on_three_concepts(tmp_path: Path) -> None:
         "--run-dir",
         str(tmp_path),
         "--concepts",
-        "C01,C03,C07,C11",
+        "C01,C03,C07",
         "--limit",
         "5",
         "--languages",

@@ -87,7 +87,9 @@ def plot_panels(
     figure.suptitle(
         "Concept alignment over rows, and why raw cosine misleads\n"
         + style.caption(
-            metadata, "A: different wordings, concept tokens, centred; dot: after the final norm"
+            metadata,
+            "A: different wordings, concept tokens, centred; dot: after the final norm",
+            width=64 * len(languages),
         ),
         fontsize=9,
     )

@@ -94,7 +94,7 @@ def plot(curves: dict[str, Any], variant: str, language: str) -> tuple[Any, list
     axes.set_ylabel("concept alignment A (0 = chance)")
     axes.legend(fontsize=8, loc="upper left")
     axes.set_xlabel(
-        style.ROW_LABEL + "\n" + style.caption(metadata, "A: span_mean, different wordings"),
+        style.ROW_LABEL + "\n" + style.caption(metadata, "A: span_mean, different wordings", 110),
         fontsize=8,
     )
     return figure, rows

@@ -66,7 +66,7 @@ def plot(records: list[dict[str, Any]], metadata: dict[str, Any]) -> Any:
                 layers[i, j] = float(layer)
                 left.text(j, i, layer, ha="center", va="center", color="white", fontsize=9)
             else:
-                words = {"never": "never", "untestable": "identical\ninputs"}
+                words = {"never": "never", "untestable": "untest-\nable"}
                 left.text(
                     j,
                     i,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +33,13 @@ def language_name(code: str) -> str:
     return study.load_languages()[code].name
 
 
-def caption(metadata: dict[str, Any], what: str) -> str:
-    """Return the line under a figure: model, sample, measure, interval."""
-    return (
+def caption(metadata: dict[str, Any], what: str, width: int = 200) -> str:
+    """Return, wrapped to ``width`` characters, the line under a figure."""
+    text = (
         f"{metadata['label'] or metadata['suite']}; {metadata['n']} concepts x "
         f"{metadata['wordings']} wordings; {what}; bands: 95% bootstrap over concepts"
     )
+    return "\n".join(textwrap.wrap(text, width))
 
 
 def numbers(entry: dict[str, Any] | None, name: str) -> list[float]:
