@@ -89,7 +89,7 @@ def plot_panels(
         + style.caption(
             metadata,
             "A: different wordings, concept tokens, centred; dot: after the final norm",
-            width=64 * len(languages),
+            width=54 * len(languages),
         ),
         fontsize=9,
     )
