@@ -197,7 +197,7 @@ def max_t(similarity: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     pairs, r, n, _ = similarity.shape
     matrix = similarity.astype(np.float64)
-    usable: np.ndarray = np.isfinite(matrix).all(axis=(2, 3))
+    usable = np.asarray(np.isfinite(matrix).all(axis=(2, 3)))
     matrix = np.where(usable[..., None, None], matrix, 0.0)
     centre = matrix.sum(axis=(2, 3)) / n
     deviation = (

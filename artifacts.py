@@ -30,6 +30,7 @@ MAKE_ACTIVATIONS = "uv run batch_runner.py --local"
 MAKE_CURVES = "uv run concept_alignment.py"
 MAKE_FAILURES = "uv run failure_classifier.py"
 KINDS = ("probe", "parallel", "perturbation")
+VALIDATION = study.ROOT / "docs" / "validation.json"  # benchmarks/validation.py
 
 
 # --- bytes on disk ----------------------------------------------------------------------------

@@ -12,14 +12,14 @@ evidence of anything across languages. Noise follows an AR(1) process over rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 import alignment_stats as st
 
 ROWS = 19  # rows 0..18, as of a model of 18 blocks
-HIDDEN = 64
+HIDDEN = 48
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class Plant:
 
     concept: np.ndarray = field(default_factory=lambda: np.zeros(ROWS))
     sentence: np.ndarray = field(default_factory=lambda: np.zeros(ROWS))
-    anisotropy: np.ndarray = field(default_factory=lambda: np.full(ROWS, 6.0))  # cosine 0.95+
+    anisotropy: np.ndarray = field(default_factory=lambda: np.full(ROWS, 16.0))  # cosine 0.95+
     offset: float = 3.0
     own: float = 1.0
+    spread: float = 0.5  # SD of the log strength over concepts: some are shared, some hardly
     massive: float = 0.0
     row_correlation: float = 0.9
     identical_input: float = 0.0  # share of concepts with the same row-0 vectors everywhere
@@ -51,7 +52,7 @@ def strength(alignment: np.ndarray | float, own: float = 1.0) -> np.ndarray:
 
 def _directions(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """Return random vectors of unit expected squared length, with a decaying spectrum."""
-    spectrum = np.arange(1, shape[-1] + 1) ** -0.25
+    spectrum = np.arange(1, shape[-1] + 1) ** -0.5
     return rng.normal(size=shape) * spectrum / np.sqrt((spectrum**2).sum())
 
 
@@ -73,7 +74,8 @@ def draw(plant: Plant, seed: int, languages: int = 2, variants: int = 1) -> np.n
     n, k, h = plant.n, plant.wordings, plant.hidden
     column = (slice(None), None)
     common = plant.anisotropy[column] * _directions(rng, h)
-    concept = plant.concept[column] * _directions(rng, n, h)[:, None, None]
+    scale = np.exp(plant.spread * rng.normal(size=(n, 1, 1, 1)))
+    concept = scale * plant.concept[column] * _directions(rng, n, h)[:, None, None]
     sentence = plant.sentence[column] * _directions(rng, n, k, h)[:, :, None]
     fixed = common + concept + sentence
     if plant.massive:
@@ -102,9 +104,9 @@ def matrices(languages: np.ndarray, *, same_wording: bool = False) -> np.ndarray
     )
 
 
-def population_alignment(plant: Plant, seed: int = 0, n: int = 1_500) -> np.ndarray:
-    """Return the alignment ``[r]`` of a population of concepts, by one large draw."""
-    from dataclasses import replace
-
-    large = draw(replace(plant, n=n), seed)[0]
-    return st.alignment(matrices(large))[0].mean(-1)
+def population_alignment(plant: Plant, *, n: int = 200, draws: int = 40) -> np.ndarray:
+    """Return the alignment ``[r]`` of a population of concepts: the mean over large draws."""
+    large = replace(plant, n=n)
+    return np.mean(
+        [st.alignment(matrices(draw(large, seed)[0]))[0].mean(-1) for seed in range(draws)], axis=0
+    )

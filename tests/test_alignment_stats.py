@@ -201,9 +201,7 @@ def test_sign_flip_is_exact_for_few_units_and_agrees_with_scipy() -> None:
     assert st.sign_flip_p(np.ones(3), count=0, seed=0, two_sided=False) == 1 / 8
     few = np.random.default_rng(8).normal(0.3, 1, size=(4, 10))
     expected = [
-        stats.permutation_test(
-            (d,), np.mean, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
-        ).pvalue
+        stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=9_999).pvalue
         for d in few
     ]
     np.testing.assert_allclose(st.sign_flip_p(few, count=0, seed=0), expected)
