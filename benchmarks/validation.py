@@ -189,17 +189,19 @@ def contrasts(run: Run, draws: int) -> list[dict[str, Any]]:
 def shapes(run: Run, draws: int) -> list[dict[str, Any]]:
     """Shape labels of planted curves."""
     flat = replace(NULL, concept=_flat(0.25))
-    aniso = np.interp(np.arange(ROWS), [0, 9, 18], [0.5, 12.0, 0.5])
+    aniso = np.interp(np.arange(ROWS), [0, 9, 18], [1.0, 30.0, 1.0])
+    rise = replace(NULL, concept=_curve((0, 0.05), (18, 0.35)))
+    fall = replace(NULL, concept=_curve((0, 0.35), (18, 0.05)))
     plants: dict[str, tuple[Plant, bool, str]] = {
         "no signal": (NULL, False, "FLAT"),
         "flat signal": (flat, False, "FLAT"),
-        "monotone rise": (replace(NULL, concept=_curve((0, 0.05), (18, 0.35))), False, "MONOTONE_RISE"),
-        "monotone fall": (replace(NULL, concept=_curve((0, 0.35), (18, 0.05))), False, "MONOTONE_FALL"),
+        "monotone rise": (rise, False, "MONOTONE_RISE"),
+        "monotone fall": (fall, False, "MONOTONE_FALL"),
         "only anisotropy varies": (replace(flat, anisotropy=aniso), False, "FLAT"),
         "only the final norm drops it": (flat, False, "FLAT"),
         "the same, norm taken as row L": (flat, True, "FLAT"),
         "rise, peak, decline": (replace(NULL, concept=island(0.35)), False, "RISE_PEAK_COLLAPSE"),
-    }  # fmt: skip
+    }
     records = []
     for name, (plant, norm, truth) in plants.items():
         shares = run(functools.partial(shape, plant, norm), draws).mean(0)
@@ -245,11 +247,14 @@ def decoys(run: Run, draws: int) -> list[dict[str, Any]]:
         "concept signal": replace(NULL, concept=_flat(0.25)),
         "concept signal, massive dimension": replace(NULL, concept=_flat(0.25), massive=300.0),
     }
-    names = ("matched", "mismatched", "published_rule", "concept_called", "sentence_called", "mean")
-    return [
-        {"plant": name, **dict(zip(names, run(functools.partial(misled, plant), draws).mean(0), strict=True)), "draws": draws}
-        for name, plant in plants.items()
-    ]  # fmt: skip
+    columns = ("matched", "mismatched", "published_rule", "concept_called", "sentence_called", "A")
+    records = []
+    for name, plant in plants.items():
+        found = run(functools.partial(misled, plant), draws).mean(0)
+        records.append(
+            {"plant": name, **dict(zip(columns, map(float, found), strict=True)), "draws": draws}
+        )
+    return records
 
 
 EXPERIMENTS: dict[str, Callable[[Run, int], list[dict[str, Any]]]] = {
