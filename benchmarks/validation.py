@@ -1,4 +1,4 @@
-"""Try the measures and tests on planted truth: error rates, coverage, power, and what must not pass.
+"""Try measures and tests on planted truth: error rates, coverage, power, what must not pass.
 
 Every table is over many draws of ``planted.draw``; the answer is known by construction. The numbers
 go to docs/validation.json and from there into docs/validation.md.
