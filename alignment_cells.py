@@ -117,28 +117,25 @@ def _put(tree: Tree, keys: Sequence[str], value: Any) -> None:
 def measure(task: Study, variant: str, loaded: store.Activations, out: Tree) -> VariantCells:
     """Fill ``out`` with one variant's measures and audit; returns what is tested further."""
     cells = VariantCells({}, {}, {})
-    pivot = task.suite.pivot
+    order = [task.suite.pivot, *task.others]
     shape = (len(task.concepts), len(task.wordings), len(loaded.plan["rows"]), -1)
     for pooling in study.POOLINGS:
-        raw = {
-            code: loaded.take(pooling, task.probe_ids(code)).reshape(shape)
-            for code in task.languages
-        }
-        _identical_input(task, raw, pooling, variant, out)
-        for code in task.others:
-            matched = _raw_cosine(task, raw[pivot], raw[code], (pooling, variant, code), out)
-            if pooling == LEGACY_POOLING:
-                cells.legacy[code] = matched
-        centred = {code: st.mean_centre(raw.pop(code)) for code in task.languages}
-        _aligned(task, centred, pooling, variant, out, cells)
-    parallel_alignment.analyse(loaded, task.manifest, pivot, task.others, variant, out["measures"])
+        vectors = [loaded.take(pooling, task.probe_ids(code)).reshape(shape) for code in order]
+        _identical_input(task, dict(zip(order, vectors, strict=True)), pooling, variant, out)
+        _raw_cosine(task, vectors, pooling, variant, out, cells)
+        for position, raw in enumerate(vectors):
+            vectors[position] = st.mean_centre(raw)
+        _aligned(task, vectors, pooling, variant, out, cells)
+    parallel_alignment.analyse(
+        loaded, task.manifest, order[0], task.others, variant, out["measures"]
+    )
     _tokens(task, loaded, variant, out)
     return cells
 
 
 def _aligned(
     task: Study,
-    centred: dict[str, np.ndarray],
+    centred: Sequence[np.ndarray],
     pooling: str,
     variant: str,
     out: Tree,
@@ -149,25 +146,27 @@ def _aligned(
     On a measure's own pooling all pairs are measured, with inference; elsewhere the pairs with the
     pivot, as point estimates.
     """
-    home = [name for name, own in PRIMARY.items() if own == pooling]
-    with_pivot = len(task.others)
     usable = [name for name in PRIMARY if name != "concept" or len(task.wordings) > 1]
+    home = [name for name in usable if PRIMARY[name] == pooling]
+    left, right = np.triu_indices(len(centred), k=1)  # the order of task.pairs
+    if not home:
+        left, right = left[: len(task.others)], right[: len(task.others)]
     matrices: dict[str, list[np.ndarray]] = {name: [] for name in usable}
-    for position, (left, right) in enumerate(task.pairs if home else task.pairs[:with_pivot]):
-        similarity = st.cosines(centred[left], centred[right])
+    with_pivot = []  # [row][pair, k, k', n, n']
+    for table in st.cosine_rows(centred, pivot_only=not home):
+        pairs = table[left, right]
         for name in usable:
-            if name not in home and position >= with_pivot:
-                continue
-            matrices[name].append(st.wording_mean(similarity, same_wording=name == "sentence"))
-            if name in home and position < with_pivot:
-                won = _retrieval(task, similarity, name, variant, right, out)
-                if name == "concept":
-                    cells.wins[right] = won
-    for name, stack in matrices.items():
+            matrices[name].append(st.wording_mean(pairs, same_wording=name == "sentence"))
+        if home:
+            with_pivot.append(pairs[: len(task.others)])
+    for name, rows in matrices.items():
+        stack = np.stack(rows, axis=1)  # [pair, row, n, n']
         if name in home:
-            _infer(task, np.stack(stack), name, variant, out, cells)
+            _infer(task, stack, name, variant, out, cells)
+            for code, similarity in zip(task.others, np.stack(with_pivot, axis=1), strict=True):
+                _retrieval(task, similarity, name, variant, code, out, cells)
             continue
-        for code, matrix in zip(task.others, stack, strict=True):
+        for code, matrix in zip(task.others, stack, strict=False):
             _put(out["measures"], (pooling, name, variant, code), cell(st.alignment(matrix), None))
 
 
@@ -215,9 +214,15 @@ def _agnostic(task: Study, aligned: np.ndarray, name: str, variant: str, out: Tr
 
 
 def _retrieval(
-    task: Study, similarity: np.ndarray, name: str, variant: str, language: str, out: Tree
-) -> np.ndarray:
-    """Write retrieval within wording pairs; returns wording pairs won both ways ``[row, n]``."""
+    task: Study,
+    similarity: np.ndarray,
+    name: str,
+    variant: str,
+    language: str,
+    out: Tree,
+    cells: VariantCells,
+) -> None:
+    """Write retrieval within wording pairs, of ``[row, k, k', n, n']``."""
     k = similarity.shape[1]
     chosen = np.eye(k, dtype=bool) if name == "sentence" else ~np.eye(k, dtype=bool)
     scores = st.retrieval(similarity[:, chosen])
@@ -228,28 +233,34 @@ def _retrieval(
         keys = (PRIMARY[name], f"{name}_retrieval_{score_name}", variant, language)
         _put(out["measures"], keys, entry)
     if name == "concept":
+        cells.wins[language] = scores["two_way"].mean(axis=1)
         rate = st.mismatched_commitment(similarity[:-1, chosen])
         _put(out["audit"], ("concept_false_rate", variant, language), finite(rate, 4))
-    return scores["two_way"].mean(axis=1)
 
 
 def _raw_cosine(
-    task: Study, left: np.ndarray, right: np.ndarray, keys: tuple[str, str, str], out: Tree
-) -> np.ndarray:
-    """Write uncentred cosine and its mismatched control; returns matched cosine ``[row, n]``.
-
-    ``keys`` are pooling, variant and language.
-    """
-    pooling, variant, language = keys
-    matrix = st.wording_mean(st.cosines(left, right), same_wording=True)
-    matched = np.diagonal(matrix, axis1=1, axis2=2)
-    for name, values in (("cosine", matched), ("mismatched", st.mismatched(matrix))):
-        _put(out["measures"], (pooling, name, variant, language), cell(values, task.resamples))
-    if pooling == "content_mean":
-        for position, concept in enumerate(task.concepts):
-            curve = artifacts.finite_list(matched[:-1, position])
-            _put(out["curves"], (variant, concept, language), curve)
-    return matched
+    task: Study,
+    vectors: Sequence[np.ndarray],
+    pooling: str,
+    variant: str,
+    out: Tree,
+    cells: VariantCells,
+) -> None:
+    """Write uncentred cosine with the pivot, and its mismatched control."""
+    rows = [
+        st.wording_mean(table[0, 1:], same_wording=True)
+        for table in st.cosine_rows(vectors, pivot_only=True)
+    ]
+    for code, matrix in zip(task.others, np.stack(rows, axis=1), strict=True):
+        matched = np.diagonal(matrix, axis1=1, axis2=2)
+        for name, values in (("cosine", matched), ("mismatched", st.mismatched(matrix))):
+            _put(out["measures"], (pooling, name, variant, code), cell(values, task.resamples))
+        if pooling == LEGACY_POOLING:
+            cells.legacy[code] = matched
+        if pooling == "content_mean":
+            for position, concept in enumerate(task.concepts):
+                curve = artifacts.finite_list(matched[:-1, position])
+                _put(out["curves"], (variant, concept, code), curve)
 
 
 # --- audit ------------------------------------------------------------------------------------
@@ -262,11 +273,8 @@ def _identical_input(
     for left, right in task.pairs:
         same = (raw[right][:, :, 0] == raw[left][:, :, 0]).all(axis=-1).any(axis=1)
         share = float(same.mean())
-        _put(
-            out["audit"],
-            ("identical_pairs", pooling, variant, f"{left}-{right}"),
-            round(share, 4),
-        )
+        keys = ("identical_pairs", pooling, variant, f"{left}-{right}")
+        _put(out["audit"], keys, round(share, 4))
         if left == task.suite.pivot:
             entry = {
                 "share": round(share, 4),

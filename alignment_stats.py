@@ -8,6 +8,7 @@ docs/adr/007-measures.md.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,13 +52,29 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return (a @ b.transpose(0, 2, 1)).reshape(r, k, n, k, n).transpose(0, 1, 3, 2, 4)
 
 
+def cosine_rows(vectors: Sequence[np.ndarray], *, pivot_only: bool = False) -> Iterator[np.ndarray]:
+    """Yield, row by row, cosines between languages as ``[language, language, k, k', n, n']``.
+
+    ``vectors`` holds one ``[n, k, r, h]`` array per language. One matrix product per row serves all
+    pairs; with ``pivot_only`` the first axis holds the first language alone. Entry [a, b] is row r
+    of ``cosines(vectors[a], vectors[b])``.
+    """
+    n, k, rows, _ = vectors[0].shape
+    for row in range(rows):
+        block = unit(np.stack([v[:, :, row].swapaxes(0, 1) for v in vectors]))
+        right = block.reshape(len(vectors) * k * n, -1)
+        left = right[: k * n] if pivot_only else right
+        table = (left @ right.T).reshape(-1, k, n, len(vectors), k, n)
+        yield table.transpose(0, 3, 1, 4, 2, 5)
+
+
 def wording_mean(cosine: np.ndarray, *, same_wording: bool) -> np.ndarray:
-    """Average ``[r, k, k', n, n']`` over the pairs k = k' or k ≠ k'; returns ``[r, n, n']``."""
-    k = cosine.shape[1]
+    """Average ``[…, k, k', n, n']`` over the pairs k = k' or k ≠ k'; returns ``[…, n, n']``."""
+    k = cosine.shape[-3]
     chosen = np.eye(k, dtype=bool) if same_wording else ~np.eye(k, dtype=bool)
     if not chosen.any():
         raise ValueError("different wordings need at least 2 wordings per concept")
-    return cosine[:, chosen].mean(axis=1)
+    return cosine[..., chosen, :, :].mean(axis=-3)
 
 
 def alignment(similarity: np.ndarray) -> np.ndarray:

@@ -107,5 +107,6 @@ def shape(task: Study, aligned: np.ndarray, *, void: bool) -> dict[str, Any]:
         "label": "UNTESTABLE" if void else label,
         "peak_row": None if void else peak,
         "norm_step": finite(float(means[-1] - means[-2])),
-        "retained": finite(float(means[-2]) / top) if top > 0 else None,
+        # Of a flat curve, the ratio of two noises says nothing.
+        "retained": finite(float(means[-2]) / top) if label != "FLAT" and top > 0 else None,
     }

@@ -155,6 +155,7 @@ def _metadata(task: Study, config: Config) -> dict[str, Any]:
 def run(config: Config) -> tuple[Path, Tree]:
     """Load, measure, save; returns the path and content of alignment_curves.json."""
     import pandas as pd
+    from threadpoolctl import threadpool_limits
     from tqdm import tqdm
 
     task = load_study(config)
@@ -162,7 +163,8 @@ def run(config: Config) -> tuple[Path, Tree]:
     out["metadata"] = _metadata(task, config)
     matrix: list[dict[str, Any]] = []
     curves: dict[tuple[str, str], np.ndarray] = {}
-    with warnings.catch_warnings():
+    # One BLAS thread: the same bytes on any number of cores, and no time lost in waiting.
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", RuntimeWarning)  # NaN cells are reported below by name
         for variant in tqdm(task.variants, unit="variant", desc="measure"):
             loaded = store.open_activations(
@@ -212,16 +214,25 @@ def _untestable(out: Tree) -> set[str]:
 
 
 def _warn_undefined(out: Tree) -> None:
+    """Name the cells that have no value, one line per pooling, measure and rows."""
+    cells: dict[tuple[str, str, str], dict[str, list[str]]] = {}
     for pooling, measures in out["measures"].items():
-        for measure, variants in measures.items():
-            for variant, languages in variants.items():
+        for measure in (*PRIMARY, "cosine"):
+            for variant, languages in measures.get(measure, {}).items():
                 for code, entry in languages.items():
-                    rows = [r for r, value in enumerate(entry["mean"]) if value is None]
-                    if rows and measure in (*PRIMARY, "cosine"):
-                        _warn(
-                            f"{variant} {code} {pooling} {measure}: rows {rows} are undefined "
-                            "(constant or zero vectors)"
-                        )
+                    rows = [str(r) for r, value in enumerate(entry["mean"]) if value is None]
+                    if rows:
+                        key = (pooling, measure, ", ".join(rows))
+                        cells.setdefault(key, {}).setdefault(variant, []).append(code)
+    for (pooling, measure, undefined), variants in cells.items():
+        by_languages: dict[str, list[str]] = {}
+        for variant, codes in variants.items():
+            by_languages.setdefault(", ".join(codes), []).append(variant)
+        where = "; ".join(f"{', '.join(names)}: {codes}" for codes, names in by_languages.items())
+        _warn(
+            f"{measure} on {pooling} is undefined (constant or zero vectors) in row {undefined} of "
+            f"{where}"
+        )
 
 
 def _save_token_audit(task: Study, paths: RunPaths) -> None:

@@ -41,6 +41,17 @@ def test_cosines_equal_the_double_loop() -> None:
         assert cosine[row, k, m, i, j] == pytest.approx(expected)
 
 
+def test_rows_of_all_languages_are_the_cosines_of_each_pair() -> None:
+    vectors = [*plant(1, np.ones(R)), plant(2, np.ones(R))[0]]
+    tables = list(st.cosine_rows(vectors))
+    for a, b in itertools.product(range(3), range(3)):
+        expected = st.cosines(vectors[a], vectors[b])
+        for row, table in enumerate(tables):
+            np.testing.assert_allclose(table[a, b], expected[row], atol=1e-12)
+    for table, alone in zip(tables, st.cosine_rows(vectors, pivot_only=True), strict=True):
+        np.testing.assert_allclose(alone[0], table[0], atol=1e-12)
+
+
 def test_alignment_and_control_equal_the_definition_term_by_term() -> None:
     matrix = np.random.default_rng(1).normal(size=(1, 5, 5))
     for i in range(5):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -25,7 +26,7 @@ def test_the_blocks_that_share_and_release_concepts_are_found(
     assert batch_runner.main(["--local", "--device", "cpu", *run]) == 0
     assert concept_alignment.main(["--n-permutations", "999", *run]) == 0
     paths = study.RunPaths(tmp_path / "run")
-    table = pd.read_csv(paths.commitment)
+    table: Any = pd.read_csv(paths.commitment)
     whole = table[table["concept_id"] == "ALL"].set_index(["variant", "language"])
     for code in planted_model.LANGUAGES[1:]:
         found = whole.loc[("base", code)]
