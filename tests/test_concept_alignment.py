@@ -59,8 +59,14 @@ def build(folder: Path, variants: tuple[str, ...] = tuple(VARIANTS), change: Any
             strength = STRENGTH[name]
             if name == "fire" and code not in VARIANTS["fire"].targets:
                 strength = SHARED
-            plant = planted.Plant(concept=strength, n=N, wordings=K, anisotropy=np.full(10, 16.0), sentence=np.zeros(10),
-                                  spread=0.2)  # fmt: skip
+            plant = planted.Plant(
+                concept=strength,
+                sentence=np.zeros(10),
+                anisotropy=np.full(10, 16.0),
+                spread=0.2,
+                n=N,
+                wordings=K,
+            )
             vectors = planted.draw(plant, 1, languages=len(LANGUAGES))[0, position]
             if change:
                 vectors = change(name, code, vectors)
