@@ -180,10 +180,34 @@ def pool_pack(loaded: Any, pack: Sequence[Encoded]) -> tuple[np.ndarray, np.ndar
     return pooled, out[..., -1]
 
 
-def self_check(loaded: Any, texts: Sequence[Encoded]) -> float:
-    """Return the largest relative deviation of packed vectors from one-by-one forwards."""
-    packed, _ = pool_pack(loaded, texts)
-    single = np.concatenate([pool_pack(loaded, [text])[0] for text in texts], axis=1)
+def finite_pool(loaded: Any, pack: Sequence[Encoded], variant: str) -> tuple[Any, Any]:
+    """Run ``pool_pack`` and raise StudyError on NaN or infinity: variant, stimulus and row named.
+
+    Attention multiplies what it masks by 0, and 0 x NaN is NaN: one bad text can spoil its pack.
+    A pack that fails is therefore run again text by text, to name the text that is the cause.
+    """
+    values, largest = pool_pack(loaded, pack)
+    bad = np.argwhere((~np.isfinite(values).all(axis=(2, 3)) | ~np.isfinite(largest)).T)
+    if not len(bad):
+        return values, largest
+    if len(pack) > 1:
+        for item in pack:
+            finite_pool(loaded, [item], variant)
+    text, row = bad[0]  # of the first text that fails, its first row
+    label = "final_norm" if row == loaded.n_blocks + 1 else row
+    raise StudyError(
+        f"variant {variant}: stimulus {pack[text].stimulus_id}: row {label} holds NaN or "
+        "infinity; try --dtype float32, or check the model's weights"
+    )
+
+
+def self_check(loaded: Any, texts: Sequence[Encoded], variant: str = "unnamed") -> float:
+    """Return the largest relative deviation of packed vectors from one-by-one forwards.
+
+    Raises StudyError, naming the place, if a forward gives NaN or infinity.
+    """
+    single = np.concatenate([finite_pool(loaded, [text], variant)[0] for text in texts], axis=1)
+    packed, _ = finite_pool(loaded, texts, variant)
     scale = np.linalg.norm(single, axis=-1) + 1e-12
     return float((np.linalg.norm(packed - single, axis=-1) / scale * (scale > 1e-6)).max())
 
@@ -195,15 +219,15 @@ def _mixed_lengths(encoded: Sequence[Encoded]) -> list[Encoded]:
     return ordered[::step][:SELF_CHECK_TEXTS]
 
 
-def can_pack(loaded: Any, encoded: Sequence[Encoded]) -> bool:
+def can_pack(loaded: Any, encoded: Sequence[Encoded], variant: str = "unnamed") -> bool:
     """Check packing against one-by-one forwards; raises StudyError if equal lengths differ too."""
     tolerance = SELF_CHECK_TOLERANCE[str(loaded.dtype).removeprefix("torch.")]
-    if self_check(loaded, _mixed_lengths(encoded)) <= tolerance:
+    if self_check(loaded, _mixed_lengths(encoded), variant) <= tolerance:
         return True
     lengths = [len(item.token_ids) for item in encoded]
     common = max(set(lengths), key=lengths.count)
     same = [item for item in encoded if len(item.token_ids) == common][:SELF_CHECK_TEXTS]
-    deviation = self_check(loaded, same)
+    deviation = self_check(loaded, same, variant)
     if not deviation <= tolerance:
         raise StudyError(
             f"self-check failed: a batch deviates from one-by-one forwards by "
@@ -300,7 +324,7 @@ def extract_variant(
         s.stimulus_id: audit(loaded.tokenizer, s, e)
         for s, e in zip(manifest.stimuli, encoded, strict=True)
     }
-    packable = can_pack(loaded, encoded)
+    packable = can_pack(loaded, encoded, variant.name)
     budget = options.token_budget or TOKEN_BUDGET[device.type]
     packs = make_packs([len(e.token_ids) for e in encoded], budget, packable=packable)
     plan = _requested_inputs(manifest, variant, source.identity, str(dtype).removeprefix("torch."))
@@ -356,15 +380,7 @@ def _compute_shard(
 ) -> dict[str, np.ndarray]:
     pooled, absmax = [], []
     for pack in packs:
-        values, largest = pool_pack(loaded, pack)
-        bad = np.argwhere(~np.isfinite(values).all(axis=(2, 3)) | ~np.isfinite(largest))
-        if len(bad):
-            row, text = bad[0]
-            raise StudyError(
-                f"variant {plan['variant']}: stimulus {pack[text].stimulus_id}: row "
-                f"{plan['rows'][row]} holds NaN or infinity; try --dtype float32, or "
-                "check the model's weights"
-            )
+        values, largest = finite_pool(loaded, pack, plan["variant"])
         pooled.append(values)
         absmax.append(largest)
         progress(sum(len(item.token_ids) for item in pack))

@@ -132,18 +132,48 @@ def test_loading_checks_plan_manifest_and_content(tmp_path: Path, tiny_suite: Pa
         store.load_activations(folder, manifest.sha256, study.POOLINGS)
 
 
-def test_nan_in_the_model_stops_and_names_the_place(tmp_path: Path, capsys: Any) -> None:
+def spoil(folder: Path, tensor: str, index: int, value: float) -> None:
+    """Put a bad value into a saved model's weights."""
     from safetensors.numpy import load_file, save_file
 
-    folder = save_tiny(tmp_path / "model")
     weights = load_file(folder / "model.safetensors")
-    weights["model.layers.2.mlp.down_proj.weight"][0] = np.nan
+    weights[tensor][index] = value
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    suite = write_study(tmp_path, {"base": {"path": "model", "role": "base"}})
-    run = build(tmp_path, suite)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_bad_weights_stop_the_self_check_and_name_the_place(
+    tmp_path: Path, capsys: Any, value: float
+) -> None:
+    spoil(save_tiny(tmp_path / "model"), "model.layers.2.mlp.down_proj.weight", 0, value)
+    run = build(tmp_path, write_study(tmp_path, {"base": {"path": "model", "role": "base"}}))
     assert extract(run) == 1
     message = capsys.readouterr().err
-    assert "self-check" in message or ("row 3" in message and "stimulus" in message)
+    texts = artifacts.load_manifest(study.RunPaths(run).manifest).stimuli
+    shortest = min(texts, key=lambda s: (len(s.text.encode()), s.stimulus_id))
+    place = f"variant base: stimulus {shortest.stimulus_id}: row 3 holds NaN or infinity"
+    assert place in message
+    assert "--device" not in message
+    assert not files(run / "activations" / "base")
+
+
+def test_one_bad_text_is_named_and_not_its_neighbours_in_the_pack(
+    tmp_path: Path, capsys: Any
+) -> None:
+    folder = save_tiny(tmp_path / "model")
+    run = build(tmp_path, write_study(tmp_path, {"base": {"path": "model", "role": "base"}}))
+    texts = artifacts.load_manifest(study.RunPaths(run).manifest).stimuli
+    encoded = [extraction.encode(byte_tokenizer(), stimulus) for stimulus in texts]
+    checked = {token for item in extraction._mixed_lengths(encoded) for token in item.token_ids}
+    users: dict[int, list[str]] = {}  # texts by token, of the tokens that the self-check misses
+    for item in encoded:
+        for token in sorted(set(item.token_ids) - checked):
+            users.setdefault(token, []).append(item.stimulus_id)
+    token, names = min(users.items(), key=lambda pair: (len(pair[1]), pair[0]))
+    spoil(folder, "model.embed_tokens.weight", token, np.nan)
+    assert extract(run) == 1
+    message = capsys.readouterr().err
+    assert any(f"stimulus {name}: row 0 holds NaN" in message for name in names), message
 
 
 def test_unknown_names_exit_2_and_list_the_valid_ones(
