@@ -16,7 +16,10 @@ MODULES = (
     "artifacts",
     "activation_store",
     "weight_cache",
+    "encoding",
     "model_loader",
+    "packed_attention",
+    "packs",
     "extraction",
     "modal_config",
 )
