@@ -174,8 +174,11 @@ def extract_loaded(
     sha = artifacts.digest(plan)
     with ShardWriter(folder, sha) as writer:
         for number in todo:
-            packs = [[by_id[i] for i in pack] for pack in plan["shards"][number]["packs"]]
-            writer.put(number, packs, _run_packs(loaded, packs, plan, progress))
+            for names in plan["shards"][number]["packs"]:
+                pack = [by_id[name] for name in names]
+                writer.add(pack, *finite_pool(loaded, pack, variant.name, packed=packable))
+                progress(sum(len(item.token_ids) for item in pack))
+            writer.save(number)
     return len(todo)
 
 
@@ -219,75 +222,57 @@ def _shards(packs: list[list[int]], encoded: Sequence[Encoded]) -> list[dict[str
     return shards
 
 
-def _run_packs(
-    loaded: Any,
-    packs: Sequence[Sequence[Encoded]],
-    plan: dict[str, Any],
-    progress: Callable[[int], object],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the shard's vectors ``[row, text, pooling, hidden]`` and absmax ``[row, text]``."""
-    pooled, absmax = [], []
-    for pack in packs:
-        values, largest = finite_pool(loaded, pack, plan["variant"], packed=plan["packed"])
-        pooled.append(values)
-        absmax.append(largest)
-        progress(sum(len(item.token_ids) for item in pack))
-    return np.concatenate(pooled, axis=1), np.concatenate(absmax, axis=1)
-
-
 class ShardWriter:
-    """Round and write shards in a second thread while the next one is computed.
+    """Round packs and write shards in a second thread while the next pack is computed.
 
-    At most one shard waits, so memory holds two. An error of a write is raised by the next ``put``
-    or on leaving the context. Shards are written in order: a killed run leaves a prefix.
+    At most one pack waits, so memory holds one shard (float16) and two packs (float32). An error
+    of the thread is raised by the next call or on leaving the context. Shards are written in
+    order: a killed run leaves whole ones, the rerun makes the rest.
     """
 
     def __init__(self, folder: Path, plan_sha256: str) -> None:
         self._folder, self._sha = folder, plan_sha256
+        self._parts: list[dict[str, np.ndarray]] = []  # of the second thread alone
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
         self._last: Future[None] | None = None
 
     def __enter__(self) -> ShardWriter:
         return self
 
-    def put(
-        self,
-        number: int,
-        packs: Sequence[Sequence[Encoded]],
-        vectors: tuple[np.ndarray, np.ndarray],
-    ) -> None:
-        """Hand over shard ``number``; waits for the one before it."""
-        self._wait()
-        self._last = self._pool.submit(self._write, number, packs, vectors)
+    def add(self, pack: Sequence[Encoded], pooled: np.ndarray, absmax: np.ndarray) -> None:
+        """Add a pack's vectors (see ``packs.pool_pack``) to the shard."""
+        self._next(lambda: self._parts.append(pack_tensors(pack, pooled, absmax)))
 
-    def _wait(self) -> None:
+    def save(self, number: int) -> None:
+        """End the shard and write it under ``number``."""
+        self._next(lambda: self._write(number))
+
+    def _write(self, number: int) -> None:
+        tensors = {
+            name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]
+        }
+        self._parts.clear()
+        store.save_shard(store.shard_path(self._folder, number), tensors, self._sha)
+
+    def _next(self, work: Callable[[], None]) -> None:
         if self._last is not None:
             self._last.result()
-
-    def _write(
-        self,
-        number: int,
-        packs: Sequence[Sequence[Encoded]],
-        vectors: tuple[np.ndarray, np.ndarray],
-    ) -> None:
-        store.save_shard(
-            store.shard_path(self._folder, number), shard_tensors(packs, *vectors), self._sha
-        )
+        self._last = self._pool.submit(work)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
-            if kind is None:
-                self._wait()
+            if kind is None and self._last is not None:
+                self._last.result()
         finally:
             self._pool.shutdown(wait=True)
 
 
-def shard_tensors(
-    packs: Sequence[Sequence[Encoded]], pooled: np.ndarray, absmax: np.ndarray
+def pack_tensors(
+    pack: Sequence[Encoded], pooled: np.ndarray, absmax: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return a shard's tensors by name, rounded for storage (see ``activation_store``)."""
+    """Return a pack's part of each of a shard's tensors, rounded for storage."""
     every = pooled.transpose(1, 0, 2, 3)  # [text, row, pooling, hidden]
-    has_span = np.array([bool(item.span) for pack in packs for item in pack])
+    has_span = np.array([bool(item.span) for item in pack])
     tensors = {"absmax": absmax.T.astype(np.float32)}
     for kind, pooling in enumerate(study.POOLINGS):
         chosen = every[has_span, :, kind] if pooling == "span_mean" else every[:, :, kind]

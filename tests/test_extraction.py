@@ -219,13 +219,14 @@ def test_a_shard_is_written_while_the_next_is_computed(tmp_path: Path, monkeypat
         assert release.wait(10)
 
     monkeypatch.setattr(store, "save_shard", slow_write)
-    monkeypatch.setattr(extraction, "shard_tensors", lambda *_: {})
-    nothing = (np.zeros(0), np.zeros(0))
+    pack = [encoding.encode(byte_tokenizer(), Stimulus("s", "probe", "C", 1, "en", "eye", (0, 3)))]
+    vectors = (np.ones((3, 1, len(study.POOLINGS), 8)), np.ones((3, 1)))
     with extraction.ShardWriter(tmp_path, "sha") as writer:
-        writer.put(0, [], nothing)  # returns although the write has not ended
+        writer.add(pack, *vectors)
+        writer.save(0)  # returns although the write has not ended
         assert begun.wait(10)
         release.set()
-        writer.put(1, [], nothing)
+        writer.add(pack, *vectors)
 
 
 def test_unknown_names_exit_2_and_list_the_valid_ones(
