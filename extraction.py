@@ -7,6 +7,7 @@ written while the next one is computed; those that match the plan are skipped.
 from __future__ import annotations
 
 import importlib.metadata
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -205,9 +206,16 @@ def _plan(
         "versions": versions(),
         "rows": [*map(str, range(loaded.n_blocks + 1)), "final_norm"],
         "hidden_size": loaded.hidden_size,
-        "tokenizer_sha256": artifacts.digest(loaded.tokenizer.backend_tokenizer.to_str()),
+        "tokenizer_sha256": _tokenizer_sha256(loaded.tokenizer),
         "shards": _shards(packs, encoded),
     }
+
+
+def _tokenizer_sha256(tokenizer: Any) -> str:
+    # Through a file: as a Python string, a vocabulary of 262,144 takes a quarter of a gigabyte.
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer.backend_tokenizer.save(f"{scratch}/tokenizer.json", pretty=False)
+        return weight_cache.file_sha256(Path(scratch) / "tokenizer.json")
 
 
 def _shards(packs: list[list[int]], encoded: Sequence[Encoded]) -> list[dict[str, Any]]:

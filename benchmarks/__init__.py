@@ -1,0 +1,1 @@
+"""What is measured about speed: side by side, on the machine that each result describes."""
