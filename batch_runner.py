@@ -22,6 +22,7 @@ import activation_store as store
 import artifacts
 import extraction
 import modal_config
+import prefetch
 import study
 from artifacts import Manifest
 from study import RunPaths, StudyError
@@ -42,15 +43,20 @@ class Config:
 
 
 def run_local(config: Config, manifest: Manifest, names: Sequence[str]) -> None:
-    """Extract the named variants here, one after the other."""
+    """Extract the named variants here, one after the other; the next one's files come meanwhile."""
     from tqdm import tqdm
 
+    import model_loader
+
+    todo = []
     for name in names:
-        variant = manifest.suite.variant(name)
-        folder = store.variant_dir(config.paths, name)
+        variant, folder = manifest.suite.variant(name), store.variant_dir(config.paths, name)
         if not config.options.overwrite and extraction.finished(folder, manifest, variant):
             print(f"{name}: complete, skipped ({folder})")
-            continue
+        else:
+            todo.append(variant)
+    for variant, source in prefetch.one_ahead(todo, model_loader.resolve_source):
+        name, folder = variant.name, store.variant_dir(config.paths, variant.name)
         folder.mkdir(parents=True, exist_ok=True)
         with tqdm(total=0, unit="token", desc=f"{name}: loading", mininterval=0.5) as bar:
 
@@ -59,7 +65,7 @@ def run_local(config: Config, manifest: Manifest, names: Sequence[str]) -> None:
                 bar.reset(total=tokens)
 
             extraction.extract_variant(
-                manifest, variant, folder, config.options, bar.update, announce
+                manifest, variant, folder, config.options, bar.update, announce, source=source
             )
         print(f"{name}: {len(manifest.stimuli)} stimuli in {folder}", flush=True)
 

@@ -117,8 +117,11 @@ def extract_variant(
     options: Options,
     progress: Callable[[int], object] = lambda tokens: None,
     announce: Callable[[int, str], object] = lambda total, note: None,
+    source: Any | None = None,
 ) -> int:
     """Extract one variant into ``folder``, skipping the shards that are there.
+
+    ``source`` is what ``model_loader.resolve_source`` returned, where that is known already.
 
     ``announce(tokens, note)`` is called once before work, ``progress(tokens)`` after every pack.
     Returns the number of shards computed. The same plan gives the same bytes on the same machine.
@@ -128,7 +131,7 @@ def extract_variant(
 
     device, why = model_loader.choose_device(options.device)
     dtype = model_loader.choose_dtype(options.dtype, device)
-    source = model_loader.resolve_source(variant)
+    source = source or model_loader.resolve_source(variant)
     loaded = model_loader.load_variant(variant, source, device=device, dtype=dtype)
     return extract_loaded(
         loaded,

@@ -20,6 +20,7 @@ MODULES = (
     "model_loader",
     "packed_attention",
     "packs",
+    "prefetch",
     "extraction",
     "modal_config",
 )
