@@ -1,1 +1,0 @@
-"""What is measured about speed: side by side, on the machine that each result describes."""
