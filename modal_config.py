@@ -15,6 +15,7 @@ MODULES = (
     "study",
     "artifacts",
     "activation_store",
+    "batch_flags",
     "weight_cache",
     "encoding",
     "model_loader",

@@ -111,7 +111,7 @@ class NpzPerText:
         """Write every text."""
         for text in range(len(next(iter(data.values())))):
             arrays = {name: values[text].astype(np.float16) for name, values in data.items()}
-            np.savez(self._folder / f"{text:05d}.npz", **arrays)  # type: ignore[arg-type]
+            np.savez(self._folder / f"{text:05d}.npz", **arrays)
 
     def read(self, pooling: str) -> np.ndarray:
         """Read a pooling of every text."""
