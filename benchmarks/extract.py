@@ -208,6 +208,7 @@ def measure(
         "label": case.subject.label,
         "texts": len(case.texts),
         "tokens": case.tokens,
+        "flop_per_token": _flop(case.subject),
         "lengths": [int(np.quantile(lengths, q)) for q in (0, 0.25, 0.5, 0.75, 1)],
         "ways": rows,
         "gflop_per_s": {
