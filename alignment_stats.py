@@ -426,3 +426,46 @@ def shape_label(values: np.ndarray, *, seed: int, alpha: float = 0.05) -> tuple[
     if labels[0] != labels[1]:
         return "UNRESOLVED", None
     return labels[0], int(values.mean(1).argmax()) if labels[0] != "FLAT" else None
+
+
+# --- without the n x n matrix -----------------------------------------------------------------
+
+
+def sampled_alignment(
+    left: np.ndarray, right: np.ndarray, *, same_wording: bool, negatives: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return A_i ``[r, n]`` and d′ ``[r]`` of centred ``[n, k, r, h]`` without all n² cosines.
+
+    For n beyond what n² cosines a row allow. A is exact: a concept's mean cosine with all others is
+    one product with the sum of their unit vectors. Only the spread of mismatched cosines in d′ is
+    an estimate, from ``negatives`` mismatches a concept, drawn without repetition; n − 1 gives
+    ``separation`` itself. Raises ValueError unless 1 <= negatives <= n − 1.
+    """
+    n, k, _, _ = left.shape
+    if not 1 <= negatives <= n - 1:
+        raise ValueError(f"negatives: {negatives} of {n} concepts, want 1 to {n - 1}")
+    if not same_wording and k < 2:
+        raise ValueError("different wordings need at least 2 wordings per concept")
+    a, b = unit(left), unit(right)
+
+    def mean_cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Average x_k · y_k' over the wording pairs; ``[n or 1, k, r, h]`` to ``[r, n]``."""
+        same = np.einsum("nkrh,nkrh->rn", *np.broadcast_arrays(x, y))
+        if same_wording:
+            return same / k
+        every = np.einsum("nrh,nrh->rn", *np.broadcast_arrays(x.sum(1), y.sum(1)))
+        return (every - same) / (k * (k - 1))
+
+    matched = mean_cosine(a, b)
+    rows = (mean_cosine(a, b.sum(0, keepdims=True)) - matched) / (n - 1)
+    columns = (mean_cosine(a.sum(0, keepdims=True), b) - matched) / (n - 1)
+    values = (matched - (rows + columns) / 2) * (n - 1) / n
+    shifts = 1 + np.random.default_rng([seed, n, 5]).permutation(n - 1)[:negatives]
+    mean = rows.mean(1)  # of all mismatches, so only squares are sampled
+    squares = [
+        ((mean_cosine(a, np.roll(b, -shift, axis=0)) - mean[:, None]) ** 2).sum(1)
+        for shift in shifts
+    ]
+    pairs = n * (n - 1)
+    spread = np.sqrt(np.sum(squares, axis=0) / (n * negatives) * pairs / (pairs - 1))
+    return values, values.mean(1) / np.where(spread > 0, spread, np.nan)

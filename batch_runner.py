@@ -18,13 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import activation_store as store
-import artifacts
-import extraction
-import modal_config
-import study
-from artifacts import Manifest
-from study import RunPaths, StudyError
+import batch_flags
+
+batch_flags.answer_help(__name__)  # the imports below take a second
+
+import activation_store as store  # noqa: E402
+import artifacts  # noqa: E402
+import extraction  # noqa: E402
+import modal_config  # noqa: E402
+import prefetch  # noqa: E402
+import study  # noqa: E402
+from artifacts import Manifest  # noqa: E402
+from batch_flags import build_parser  # noqa: E402
+from study import RunPaths, StudyError  # noqa: E402
 
 A10_DOLLARS_PER_HOUR = 1.10  # Modal's list price; an estimate for --dry-run, not a quote
 A10_TOKENS_PER_S = 4_000  # conservative, for a 3.35B model in bf16
@@ -42,15 +48,20 @@ class Config:
 
 
 def run_local(config: Config, manifest: Manifest, names: Sequence[str]) -> None:
-    """Extract the named variants here, one after the other."""
+    """Extract the named variants here, one after the other; the next one's files come meanwhile."""
     from tqdm import tqdm
 
+    import model_loader
+
+    todo = []
     for name in names:
-        variant = manifest.suite.variant(name)
-        folder = store.variant_dir(config.paths, name)
+        variant, folder = manifest.suite.variant(name), store.variant_dir(config.paths, name)
         if not config.options.overwrite and extraction.finished(folder, manifest, variant):
             print(f"{name}: complete, skipped ({folder})")
-            continue
+        else:
+            todo.append(variant)
+    for variant, source in prefetch.one_ahead(todo, model_loader.resolve_source):
+        name, folder = variant.name, store.variant_dir(config.paths, variant.name)
         folder.mkdir(parents=True, exist_ok=True)
         with tqdm(total=0, unit="token", desc=f"{name}: loading", mininterval=0.5) as bar:
 
@@ -59,7 +70,7 @@ def run_local(config: Config, manifest: Manifest, names: Sequence[str]) -> None:
                 bar.reset(total=tokens)
 
             extraction.extract_variant(
-                manifest, variant, folder, config.options, bar.update, announce
+                manifest, variant, folder, config.options, bar.update, announce, source=source
             )
         print(f"{name}: {len(manifest.stimuli)} stimuli in {folder}", flush=True)
 
@@ -182,25 +193,6 @@ def _refuse_local_sources(manifest: Manifest, names: Sequence[str]) -> None:
                 f"variant {name} of suite {manifest.suite.name} has weights on this "
                 "machine only; extract it with --local"
             )
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the stage's parser; the Modal entrypoint gives its arguments to the same one."""
-    parser = study.common_parser(
-        "batch_runner.py",
-        "Extract the activations of every variant (Modal, or --local).",
-        "variants",
-        "device",
-        "dtype",
-        "batch-size",
-        "overwrite",
-    )
-    parser.add_argument("--local", action="store_true", help="compute on this machine")
-    parser.add_argument(
-        "--parallel", action="store_true", help="Modal: one container per variant at the same time"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the size of the job and stop")
-    return parser
 
 
 def _config(args: argparse.Namespace) -> Config:

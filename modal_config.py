@@ -15,8 +15,13 @@ MODULES = (
     "study",
     "artifacts",
     "activation_store",
+    "batch_flags",
     "weight_cache",
+    "encoding",
     "model_loader",
+    "packed_attention",
+    "packs",
+    "prefetch",
     "extraction",
     "modal_config",
 )

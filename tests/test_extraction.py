@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import activation_store as store
 import artifacts
 import batch_runner
 import build_stimuli
+import encoding
 import extraction
+import packs
 import study
 from artifacts import Stimulus
 from tests.conftest import byte_tokenizer, save_tiny, write_study
@@ -38,17 +42,22 @@ def test_float16_storage_refuses_nan() -> None:
 
 @given(some.lists(some.integers(1, 40), min_size=1, max_size=80), some.booleans())
 def test_packs_hold_every_text_once_and_fit_the_budget(lengths: list[int], packable: bool) -> None:
-    packs = extraction.make_packs(lengths, 64, packable=packable)
-    assert sorted(p for pack in packs for p in pack) == list(range(len(lengths)))
-    assert all(sum(lengths[p] for p in pack) <= 64 for pack in packs)
-    if not packable:
-        assert all(len({lengths[p] for p in pack}) == 1 for pack in packs)
+    made = packs.make_packs(lengths, 64, packable=packable)
+    assert sorted(p for pack in made for p in pack) == list(range(len(lengths)))
+    for pack in made:
+        width = sum if packable else (lambda sizes: max(sizes) * len(sizes))
+        assert width([lengths[p] for p in pack]) <= 64
+    in_order = [lengths[p] for pack in made for p in pack]
+    assert in_order == sorted(lengths)  # padding stays small and equal lengths share a call
+    if packable:  # no pack could have taken the next one's first text
+        for pack, after in itertools.pairwise(made):
+            assert sum(lengths[p] for p in pack) + lengths[after[0]] > 64
 
 
 def test_span_tokens_cover_every_byte_of_the_surface_form() -> None:
     text = "उसकी आँख लाल है।"
     span = (5, 8)
-    item = extraction.encode(byte_tokenizer(), Stimulus("s", "probe", "C", 1, "hi", text, span))
+    item = encoding.encode(byte_tokenizer(), Stimulus("s", "probe", "C", 1, "hi", text, span))
     first = 1 + len(text[:5].encode())  # BOS, then one byte a token
     inside = set(range(first, first + len(text[5:8].encode())))
     assert set(item.span) == inside
@@ -62,7 +71,7 @@ def test_span_tokens_cover_every_byte_of_the_surface_form() -> None:
     ("text", "end"), [("Stop.", 4), ("रुको।", 4), ("ጤና ነው።", 5), ("What?! ", 4), ("...", 3)]
 )
 def test_sentence_end(text: str, end: int) -> None:
-    assert extraction.sentence_end(text) == end
+    assert encoding.sentence_end(text) == end
 
 
 def build(folder: Path, suite: Path) -> Path:
@@ -167,8 +176,8 @@ def test_one_bad_text_is_named_and_not_its_neighbours_in_the_pack(
     folder = save_tiny(tmp_path / "model")
     run = build(tmp_path, write_study(tmp_path, {"base": {"path": "model", "role": "base"}}))
     texts = artifacts.load_manifest(study.RunPaths(run).manifest).stimuli
-    encoded = [extraction.encode(byte_tokenizer(), stimulus) for stimulus in texts]
-    checked = {token for item in extraction._mixed_lengths(encoded) for token in item.token_ids}
+    encoded = [encoding.encode(byte_tokenizer(), stimulus) for stimulus in texts]
+    checked = {token for item in packs._mixed_lengths(encoded) for token in item.token_ids}
     users: dict[int, list[str]] = {}  # texts by token, of the tokens that the self-check misses
     for item in encoded:
         for token in sorted(set(item.token_ids) - checked):
@@ -178,6 +187,50 @@ def test_one_bad_text_is_named_and_not_its_neighbours_in_the_pack(
     assert extract(run) == 1
     message = capsys.readouterr().err
     assert any(f"stimulus {name}: row 0 holds NaN" in message for name in names), message
+
+
+def test_a_failed_write_stops_the_run_and_the_rerun_mends_it(
+    tmp_path: Path, tiny_suite: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(extraction, "SHARD_STIMULI", 16)
+    run = build(tmp_path, tiny_suite)
+    plain = store.save_shard
+    failed: list[Path] = []
+
+    def full_disk(path: Path, *rest: Any) -> None:
+        if path.name == "shard-00001.safetensors" and not failed:
+            failed.append(path)
+            raise ValueError("no room")
+        plain(path, *rest)
+
+    monkeypatch.setattr(store, "save_shard", full_disk)
+    with pytest.raises(ValueError, match="no room"):
+        extract(run, "--variants", "base")
+    folder = run / "activations" / "base"
+    # Written in order, and nothing after the one that failed.
+    assert sorted(folder.glob("shard-*")) == [store.shard_path(folder, 0)]
+    assert extract(run, "--variants", "base") == 0
+    mended = files(folder)
+    assert extract(run, "--variants", "base", "--overwrite") == 0
+    assert files(folder) == mended
+
+
+def test_a_shard_is_written_while_the_next_is_computed(tmp_path: Path, monkeypatch: Any) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def slow_write(*_: Any) -> None:
+        begun.set()
+        assert release.wait(10)
+
+    monkeypatch.setattr(store, "save_shard", slow_write)
+    pack = [encoding.encode(byte_tokenizer(), Stimulus("s", "probe", "C", 1, "en", "eye", (0, 3)))]
+    vectors = (np.ones((3, 1, len(study.POOLINGS), 8)), np.ones((3, 1)))
+    with extraction.ShardWriter(tmp_path, "sha") as writer:
+        writer.add(pack, *vectors)
+        writer.save(0)  # returns although the write has not ended
+        assert begun.wait(10)
+        release.set()
+        writer.add(pack, *vectors)
 
 
 def test_unknown_names_exit_2_and_list_the_valid_ones(

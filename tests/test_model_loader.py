@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
-import extraction
+import encoding
 import model_loader
+import packed_attention
+import packs
 import study
 from artifacts import Stimulus
 from tests.conftest import TINY, byte_tokenizer, tiny_model
@@ -28,8 +32,8 @@ def load(kind: str) -> model_loader.LoadedModel:
     )
 
 
-def encode(loaded: model_loader.LoadedModel, text: str) -> extraction.Encoded:
-    return extraction.encode(loaded.tokenizer, Stimulus(text, "probe", "C01", 1, "en", text, None))
+def encode(loaded: model_loader.LoadedModel, text: str) -> encoding.Encoded:
+    return encoding.encode(loaded.tokenizer, Stimulus(text, "probe", "C01", 1, "en", text, None))
 
 
 @pytest.mark.parametrize("kind", sorted(TINY))
@@ -50,24 +54,76 @@ def test_rows_are_the_residual_stream_before_the_final_norm(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(TINY))
-def test_packed_vectors_equal_one_by_one_with_a_window_shorter_than_the_text(kind: str) -> None:
+def test_packed_vectors_equal_one_by_one_with_a_window_shorter_than_the_text(
+    kind: str, monkeypatch: Any
+) -> None:
     loaded = load(kind)
     encoded = [encode(loaded, text) for text in TEXTS]
-    assert max(len(item.token_ids) for item in encoded) > 8  # the sliding window of the fixtures
-    assert extraction.self_check(loaded, encoded) < 1e-5
+    window = getattr(loaded.decoder.config, "sliding_window", None)
+    assert window is None or max(len(item.token_ids) for item in encoded) > window
+    assert packs.self_check(loaded, encoded, "base", packed=True) < 1e-5
+    assert packs.self_check(loaded, encoded, "base", packed=False) < 1e-5
+    assert packs.can_pack(loaded, encoded, "base")
+    # The check must see a window that is lost or off by one.
+    for shift in (-1, 1, 1000):
+        band = packed_attention._band
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                packed_attention, "_band", lambda n, w, d, s=shift, b=band: b(n, w + s, d)
+            )
+            deviation = packs.self_check(loaded, encoded, "base", packed=True)
+            assert deviation > 1e-3 if window else deviation < 1e-5
+
+
+@contextlib.contextmanager
+def one_long_text(decoder: Any, lengths: list[int]) -> Any:
+    """Stand in for an attention that does not keep packed texts apart."""
+    with packed_attention_texts(decoder, [sum(lengths)]):
+        yield
+
+
+packed_attention_texts = packed_attention.texts
 
 
 def test_self_check_notices_a_model_that_joins_packed_texts(monkeypatch: Any) -> None:
     loaded = load("llama")
     encoded = [encode(loaded, text) for text in TEXTS]
+    monkeypatch.setattr(packed_attention, "texts", one_long_text)
+    assert packs.self_check(loaded, encoded, "base", packed=True) > 1e-2
+    assert not packs.can_pack(loaded, encoded, "base")
+
+
+@pytest.mark.parametrize("kind", ["bloom", "mamba", "mpt"])
+def test_models_that_cannot_be_packed_are_padded(kind: str) -> None:
+    sizes = {"bloom": {"hidden_size": 32, "n_layer": 4, "n_head": 4},
+             "mamba": {"hidden_size": 32, "num_hidden_layers": 4, "state_size": 8},
+             "mpt": {"d_model": 32, "n_layers": 4, "n_heads": 4}}  # fmt: skip
+    config = AutoConfig.for_model(kind, vocab_size=259, pad_token_id=0, **sizes[kind])
+    torch.manual_seed(0)
+    loaded = model_loader.wrap(
+        AutoModelForCausalLM.from_config(config),
+        byte_tokenizer(),
+        torch.device("cpu"),
+        torch.float32,
+    )
+    encoded = [encode(loaded, text) for text in TEXTS]
+    assert packs.self_check(loaded, encoded, "base", packed=True) > 1e-3
+    assert not packs.can_pack(loaded, encoded, "base")
+    assert packs.self_check(loaded, encoded, "base", packed=False) < 1e-5
+
+
+def test_a_model_that_cannot_even_be_padded_is_refused(monkeypatch: Any) -> None:
+    loaded = load("llama")
+    encoded = [encode(loaded, text) for text in TEXTS]
     plain = model_loader.forward
 
-    def joined(loaded: Any, ids: torch.Tensor, **kwargs: Any) -> None:
-        plain(loaded, ids)  # positions dropped: one long text
+    def first_text_only(loaded: Any, ids: torch.Tensor, **kwargs: Any) -> None:
+        plain(loaded, ids[:1].expand_as(ids).contiguous(), **kwargs)
 
-    monkeypatch.setattr(model_loader, "forward", joined)
-    assert extraction.self_check(loaded, encoded) > 1e-2
-    assert not extraction.can_pack(loaded, encoded)
+    monkeypatch.setattr(model_loader, "forward", first_text_only)
+    monkeypatch.setattr(packed_attention, "texts", one_long_text)
+    with pytest.raises(study.StudyError, match="variant base: self-check failed"):
+        packs.can_pack(loaded, encoded, "base")
 
 
 def test_hooks_are_removed_when_the_forward_fails() -> None:
@@ -78,6 +134,62 @@ def test_hooks_are_removed_when_the_forward_fails() -> None:
     assert not any(block._forward_hooks for block in loaded.blocks)
 
 
+# --- five silent traps: each is shown to change the vectors, and ours to be free of it ---------
+
+
+def rows_of(loaded: model_loader.LoadedModel, **inputs: Any) -> torch.Tensor:
+    """Run the decoder as one does by hand; returns ``[row, batch, tokens, hidden]``."""
+    with model_loader.capture(loaded, lambda h: h.clone()) as rows, torch.inference_mode():
+        loaded.decoder(**inputs)
+    return torch.stack([rows[row] for row in sorted(rows)])
+
+
+def alone(loaded: model_loader.LoadedModel, item: encoding.Encoded) -> torch.Tensor:
+    """Return the rows of one text by itself ``[row, tokens, hidden]``."""
+    return rows_of(loaded, input_ids=torch.tensor([item.token_ids]), use_cache=False)[:, 0]
+
+
+def pack_of_two(loaded: model_loader.LoadedModel) -> tuple[list[encoding.Encoded], dict[str, Any]]:
+    """Return two texts and the inputs of their pack: one row, position ids that restart."""
+    pair = [encode(loaded, TEXTS[0]), encode(loaded, TEXTS[1])]
+    ids = torch.tensor([pair[0].token_ids + pair[1].token_ids])
+    positions = torch.cat([torch.arange(len(item.token_ids)) for item in pair])[None]
+    return pair, {"input_ids": ids, "position_ids": positions}
+
+
+def assert_ours_is_free(loaded: model_loader.LoadedModel, items: list[encoding.Encoded]) -> None:
+    for packed in (True, False):
+        pooled, _ = packs.pool_pack(loaded, items, packed=packed)
+        for text, item in enumerate(items):
+            rows = alone(loaded, item).numpy()
+            content, last = rows[:, item.content].mean(1), rows[:, item.last]
+            np.testing.assert_allclose(pooled[:, text, CONTENT], content, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(pooled[:, text, LAST], last, rtol=1e-4, atol=1e-5)
+
+
+CONTENT, LAST = study.POOLINGS.index("content_mean"), study.POOLINGS.index("last")
+
+
+@pytest.mark.parametrize(
+    "trap",
+    [{"use_cache": True}, {"use_cache": False, "attention_mask": "ones"}],
+    ids=["cache on", "all-ones mask"],
+)
+def test_trap_packed_texts_are_joined(trap: dict[str, Any]) -> None:
+    loaded = load("llama")
+    pair, inputs = pack_of_two(loaded)
+    if "attention_mask" in trap:
+        trap = {**trap, "attention_mask": torch.ones_like(inputs["input_ids"])}
+    second = alone(loaded, pair[1])
+    start = len(pair[0].token_ids)
+    apart = rows_of(loaded, **inputs, use_cache=False)[:, 0, start:]
+    torch.testing.assert_close(apart, second, rtol=1e-4, atol=1e-5)
+    joined = rows_of(loaded, **inputs, **trap)[:, 0, start:]
+    assert (joined - second).norm() / second.norm() > 1e-2
+    loaded.decoder.config.use_cache = True  # a model's default must not reach us
+    assert_ours_is_free(loaded, pair)
+
+
 def test_packed_texts_take_no_mask() -> None:
     loaded = load("llama")
     ids = torch.zeros(1, 4, dtype=torch.long)
@@ -85,12 +197,48 @@ def test_packed_texts_take_no_mask() -> None:
         model_loader.forward(loaded, ids, position_ids=ids, attention_mask=ids)
 
 
+def padded(loaded: model_loader.LoadedModel, side: str) -> tuple[list[encoding.Encoded], Any]:
+    """Return a short and a long text and the tokenizer's own padded batch of them."""
+    items = [encode(loaded, TEXTS[3]), encode(loaded, TEXTS[1])]
+    loaded.tokenizer.padding_side = side
+    return items, loaded.tokenizer([TEXTS[3], TEXTS[1]], padding=True, return_tensors="pt")
+
+
+def test_trap_left_padding_without_a_mask() -> None:
+    loaded = load("llama")
+    items, batch = padded(loaded, "left")
+    short = alone(loaded, items[0])
+    rows = rows_of(loaded, input_ids=batch["input_ids"], use_cache=False)
+    seen = rows[:, 0, -len(items[0].token_ids) :]
+    assert (seen - short).norm() / short.norm() > 1e-2  # it attends to the padding before it
+    assert_ours_is_free(loaded, items)
+
+
+def test_trap_mean_over_padding() -> None:
+    loaded = load("llama")
+    items, batch = padded(loaded, "right")
+    rows = rows_of(loaded, **batch, use_cache=False)
+    short = alone(loaded, items[0])[:, items[0].content].mean(1)
+    over_all = rows[:, 0, 1:].mean(1)
+    assert (over_all - short).norm() / short.norm() > 1e-2
+    assert_ours_is_free(loaded, items)
+
+
+def test_trap_last_index_under_right_padding() -> None:
+    loaded = load("llama")
+    items, batch = padded(loaded, "right")
+    rows = rows_of(loaded, **batch, use_cache=False)
+    last = alone(loaded, items[0])[:, -1]
+    assert (rows[:, 0, -1] - last).norm() / last.norm() > 1e-2  # a pad's vector
+    assert_ours_is_free(loaded, items)
+
+
 def test_pooling_equals_means_over_the_named_tokens() -> None:
     loaded = load("cohere2")
     text = "Close one eye now."
     stimulus = Stimulus("s", "probe", "C01", 1, "en", text, (10, 13))
-    item = extraction.encode(loaded.tokenizer, stimulus)
-    pooled, absmax = extraction.pool_pack(loaded, [item])
+    item = encoding.encode(loaded.tokenizer, stimulus)
+    pooled, absmax = packs.pool_pack(loaded, [item])
     with torch.inference_mode():
         states = loaded.causal_lm(
             torch.tensor([item.token_ids]), output_hidden_states=True, use_cache=False

@@ -1,0 +1,336 @@
+"""Fill the tables of docs/performance.md from the benchmarks' numbers: none is typed by hand.
+
+Each table stands between ``<!-- table:NAME -->`` and ``<!-- /table -->``. ``--check`` changes
+nothing and exits 1 if a table is out of date. A benchmark that was not run here leaves the command
+that runs it.
+
+Reads:  benchmarks/results/*.json, docs/performance.md
+Writes: docs/performance.md
+
+    uv run benchmarks/tables.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import study
+from benchmarks import cost_model, machine
+from study import StudyError
+
+DOCUMENT = study.ROOT / "docs" / "performance.md"
+TITLES = {
+    "ours": "**ours**",
+    "ours_bf16": "**ours, bf16**",
+    "naive": "naive loop",
+    "base": "base-model loop",
+    "padded": "batches of 16, padded",
+    "sorted": "sorted batches, padded",
+    "nnsight": "nnsight",
+    "transformer_lens": "TransformerLens",
+}
+
+
+class NotRun(Exception):
+    """A benchmark has left no numbers; the message is the command that makes them."""
+
+
+def numbers(name: str) -> dict[str, Any]:
+    """Return a benchmark's JSON."""
+    path = machine.RESULTS / f"{name}.json"
+    if not path.is_file():
+        group = "--group bench " if name.startswith("extract") else ""
+        raise NotRun(f"uv run {group}benchmarks/{name}.py")
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def spread(value: dict[str, Any], digits: int = 2, scale: float = 1.0, unit: str = "") -> str:
+    """Write ``median (min–max)``."""
+    low, middle, high = (value[key] * scale for key in ("min", "median", "max"))
+    return f"{middle:.{digits}f}{unit} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def the_machine() -> str:
+    """The machine of the extraction benchmark."""
+    data = numbers("extract")
+    box = data["machine"]
+    versions = ", ".join(f"{name} {v}" for name, v in box["versions"].items() if v)
+    return (
+        f"{box['processor']}, {box['cores']} cores, {box['memory_gib']} GiB, "
+        f"{', '.join(box['instructions'])}; {box['system']}, Python {box['python']}, {versions}. "
+        f"One thread, CPU time, {data['rounds']} interleaved rounds: median (smallest–largest)."
+    )
+
+
+def extraction() -> str:
+    """Every way of every case."""
+    blocks = []
+    data = numbers("extract")["cases"]
+    for case in data.values():
+        low, _, middle, _, high = case["lengths"]
+        rows = []
+        for name, way in sorted(case["ways"].items(), key=lambda item: list(TITLES).index(item[0])):
+            if "skip" in way:
+                rows.append([TITLES[name], f"SKIP: {way['skip']}", "", "", "", "", ""])
+                continue
+            job, peak = way.get("speed_up_of_a_job"), way.get("extra_peak_mb")
+            rows.append(
+                [
+                    TITLES[name],
+                    spread(way["speed_up"]),
+                    f"{job['median']:.2f}" if job else "",
+                    spread(way["floor_share"], 0, 100, "%"),
+                    f"{peak['median']:.0f}" if peak else "",
+                    f"{way['peak_of_naive']['median']:.2f}" if peak else "",
+                    f"{way['relative_error']:.1e} / {way['cosine_error']:.1e}",
+                ]
+            )
+        rates = ", ".join(
+            f"{spread(rate, 0)} in {'bf16' if 'bf16' in name else 'float32'}"
+            for name, rate in case["gflop_per_s"].items()
+        )
+        blocks.append(
+            f"**{case['label']}**; {case['texts']} texts of {low}–{high} tokens (median {middle}), "
+            f"{case['tokens']:,} in all. Floor: {rates} GFLOP/s.\n\n"
+            + markdown(
+                ["way", "x naive", "x naive, whole job", "of the floor", "extra peak MB",
+                 "peak / naive's", "error: relative / cosine"],
+                rows,
+            )
+        )  # fmt: skip
+    return "\n\n".join(blocks)
+
+
+def bars() -> str:
+    """The bars of this project and where ours stands."""
+    data, rows = numbers("extract")["cases"], []
+    for case, way, field, bar, what in (
+        ("A probes", "ours", "speed_up", 2.7, "x naive"),
+        ("A mixed", "ours", "speed_up", 2.0, "x naive"),
+        ("A long", "ours", "speed_up", 2.0, "x naive"),
+        ("B mixed", "ours", "speed_up", 1.9, "x naive"),
+        ("A mixed", "ours", "floor_share", 0.85, "of the floor"),
+        ("A long", "ours", "floor_share", 0.85, "of the floor"),
+        ("B mixed", "ours", "floor_share", 0.90, "of the floor"),
+        ("A mixed", "ours_bf16", "speed_up", 6.0, "x naive float32"),
+        ("B mixed", "ours_bf16", "speed_up", 6.0, "x naive float32"),
+    ):
+        if case not in data or way not in data[case]["ways"]:
+            continue
+        found = data[case]["ways"][way][field]
+        # No way can be faster than the floor: what the floor itself would reach.
+        most = 1 / data[case]["ways"]["naive"]["floor_share"]["median"]
+        limit = f"{most:.2f}" if field == "speed_up" and way == "ours" else ""
+        ahead = _ahead(data[case]["ways"], way) if field == "speed_up" else ""
+        rows.append(
+            [case, TITLES[way], what, f"{bar:g}", spread(found),
+             "yes" if found["median"] >= bar else "**no**", limit, ahead]
+        )  # fmt: skip
+    return markdown(
+        ["case", "way", "", "bar", "measured", "met", "the floor's own", "best peer, ours / it"],
+        rows,
+    )
+
+
+def _ahead(ways: dict[str, Any], mine: str) -> str:
+    peers = {
+        name: way["speed_up"]["median"]
+        for name, way in ways.items()
+        if not name.startswith("ours") and "speed_up" in way
+    }
+    best = max(peers, key=lambda name: peers[name])
+    return f"{TITLES[best]}, {ways[mine]['speed_up']['median'] / peers[best]:.2f}"
+
+
+def predictions() -> str:
+    """The cost model, set on one case, against the others."""
+    cases = numbers("extract")["cases"]
+    rows = []
+    for name, tokens, predicted, measured in cost_model.predictions(cases):
+        rows.append(
+            [name, f"{tokens:,}", f"{predicted:.2f}", spread(measured),
+             f"{predicted / measured['median'] - 1:+.0%}"]
+        )  # fmt: skip
+    return markdown(["case", "tokens", "predicted CPU s", "measured CPU s", "off by"], rows)
+
+
+def seventy() -> str:
+    """What more languages cost on a GPU and on disk, by the cost model."""
+    rows = []
+    for languages, variants in ((10, 1), (10, 3), (70, 1), (70, 3), (70, 5)):
+        job = cost_model.tiny_aya(languages, variants)
+        rows.append(
+            [str(languages), str(variants), f"{job.texts:,}", f"{job.tokens:,}",
+             f"{job.flop / 1e15:.1f}", f"{job.compute_s:.0f}", f"{job.sequential_s:.0f}",
+             f"{job.parallel_s:.0f}", f"{job.dollars:.2f}", f"{job.parallel_dollars:.2f}",
+             f"{job.disk_bytes / 1e9:.1f}"]
+        )  # fmt: skip
+    return markdown(
+        ["languages", "variants", "texts a variant", "tokens a variant", "PFLOP", "compute s",
+         "one container s", "fanned out s", "one container $", "fanned out $", "disk GB"],
+        rows,
+    )  # fmt: skip
+
+
+def disk() -> str:
+    """The disk formula against the store's own files."""
+    data = numbers("store")
+    shape = data["shape"]
+    predicted = cost_model.disk_bytes(
+        data["texts"], data["texts"], shape["rows"], shape["hidden"]
+    ) / 1e6  # fmt: skip
+    return markdown(
+        ["texts", "predicted MB", "on disk MB"],
+        [[str(data["texts"]), f"{predicted:.1f}", f"{data['ways']['ours']['disk_mb']:.1f}"]],
+    )
+
+
+def analysis() -> str:
+    """The analysis against scipy cell by cell and loops."""
+    rows = []
+    for name, case in numbers("analysis")["cases"].items():
+        agreed = ", ".join(
+            f"{key.removeprefix('difference_from_').replace('_', ' ')}: {value:.1g}"
+            for key, value in case.items()
+            if key.startswith("difference")
+        )
+        slower = case["slower_than_ours"]
+        rows.append(
+            [name, case["what"], spread(case["cpu_s"]["ours"], 4),
+             spread(slower["scipy"], 0) if "scipy" in slower else "",
+             spread(slower["loops"], 0), agreed]
+        )  # fmt: skip
+    return markdown(
+        ["", "size", "ours, CPU s", "scipy / ours", "loops / ours", "largest difference from"], rows
+    )
+
+
+def concepts() -> str:
+    """Growth in concepts."""
+    data = numbers("analysis")
+    rows = [
+        [f"{p['concepts']:,}", f"{p['cosine_mb']:,.0f}", f"{p['cpu_s']:.3g}",
+         f"{p['extra_peak_mb']:.0f}" if p["extra_peak_mb"] is not None else "",
+         "all pairs" if p["all_pairs"] else f"{data['negatives']} mismatches a concept sampled"]
+        for p in data["concepts"]
+    ]  # fmt: skip
+    return markdown(["concepts", "all cosines MB", "CPU s", "extra peak MB", "way"], rows)
+
+
+def languages() -> str:
+    """Growth in languages."""
+    points = numbers("analysis")["languages"]
+    first = points[0]
+    rows = []
+    for p in points:
+        linear = first["with_english"]["cpu_s"] * (p["languages"] - 1) / (first["languages"] - 1)
+        square = first["all_pairs"]["cpu_s"] * p["pairs"] / first["pairs"]
+        rows.append(
+            [str(p["languages"]), f"{p['with_english']['cpu_s']:.2f}", f"{linear:.2f}",
+             f"{p['pairs']:,}", f"{p['all_pairs']['cpu_s']:.2f}", f"{square:.2f}",
+             f"{p['vectors_mb']:.0f}"]
+        )  # fmt: skip
+    return markdown(
+        ["languages", "with English, CPU s", "predicted", "pairs", "all pairs, CPU s", "predicted",
+         "vectors MB"],
+        rows,
+    )  # fmt: skip
+
+
+def activations() -> str:
+    """The store beside npy and npz."""
+    rows = []
+    for name, way in numbers("store")["ways"].items():
+        times = [
+            f"{way['wall_s'][what]['median'] * 1e3:.0f} ms, {way['of_ours'][what]['median']:.2f} x"
+            for what in ("write", "read", "read_row")
+        ]
+        rows.append([name, f"{way['disk_mb']:.1f}", *times, f"{way['relative_error']:.1e}"])
+    return markdown(
+        ["", "MB", "write", "read a pooling", "read one row of it", "largest error"], rows
+    )
+
+
+def waiting() -> str:
+    """Opening times."""
+    data = numbers("opening")
+    rows = [
+        [f"`{name} --help`", spread(value), f"{data['bars_s']['help']:g}"]
+        for name, value in data["times"]["help"].items()
+    ]
+    for name, title in (
+        ("analysis", "`concept_alignment.py` on mini"),
+        ("demo", "`app.py --demo`, first page"),
+        ("pytest", "`pytest`"),
+    ):
+        value = data["times"].get(name)
+        if value is not None:
+            shown = f"SKIP: {value['skip']}" if "skip" in value else spread(value)
+            rows.append([title, shown, f"{data['bars_s'][name]:g}"])
+    return markdown(["", "wall s", "bar"], rows)
+
+
+def overlap() -> str:
+    """What overlapping fetch, compute and writes saves."""
+    data = numbers("overlap")
+    rows = [[name, spread(value)] for name, value in data["wall_s"].items()]
+    rows.append(["saved", spread(data["saved"], 1, 100, "%")])
+    return f"{data['what']}\n\n" + markdown(["run", "wall s"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    table.__name__: table
+    for table in (
+        the_machine, extraction, bars, predictions, seventy, disk, analysis, concepts, languages,
+        activations, waiting, overlap,
+    )
+}  # fmt: skip
+
+
+def fill(text: str) -> str:
+    """Return the document with every table made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        if match[1] not in TABLES:
+            raise StudyError(f"{DOCUMENT}: {study.unknown('table', match[1], sorted(TABLES))}")
+        try:
+            content = TABLES[match[1]]()
+        except NotRun as command:
+            content = f"Not measured yet: `{command}`."
+        return f"<!-- table:{match[1]} -->\n{content}\n<!-- /table -->"
+
+    return re.sub(r"<!-- table:(\w+) -->.*?<!-- /table -->", table, text, flags=re.DOTALL)
+
+
+def run(check: bool, path: Path = DOCUMENT) -> None:
+    """Fill the tables of ``path``, or with ``check`` raise StudyError if they are out of date."""
+    text = path.read_text(encoding="utf-8")
+    filled = fill(text)
+    if check and filled != text:
+        raise StudyError(f"{path}: out of date; run: uv run benchmarks/tables.py")
+    if not check:
+        path.write_text(filled, encoding="utf-8")
+        print(f"{path}: tables filled")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fill or check the tables."""
+    parser = argparse.ArgumentParser(prog="benchmarks/tables.py", description="Fill the tables.")
+    parser.add_argument("--check", action="store_true", help="only say whether they are filled")
+    args = parser.parse_args(argv)
+    return study.run_stage("benchmarks/tables.py", lambda: run(args.check))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
