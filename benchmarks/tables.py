@@ -208,7 +208,8 @@ def analysis() -> str:
         slower = case["slower_than_ours"]
         rows.append(
             [name, case["what"], spread(case["cpu_s"]["ours"], 4),
-             spread(slower["scipy"], 0) if "scipy" in slower else "",
+             "; ".join(spread(slower[key], 1) + key.removeprefix("scipy") for key in slower
+                       if key.startswith("scipy")),
              spread(slower["loops"], 0), agreed]
         )  # fmt: skip
     return markdown(
