@@ -8,8 +8,9 @@ hash of its plan and of its own tensors: a truncated, foreign or altered shard i
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,27 +145,62 @@ def missing_shards(folder: Path, plan: dict[str, Any]) -> list[int]:
     return [n for n in range(len(plan["shards"])) if not shard_is_valid(shard_path(folder, n), sha)]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Activations:
-    """Pooled vectors of one variant: ``pooling -> (ids, [stimulus, row, hidden] float32)``."""
+    """Pooled vectors of one variant, read from its checked shards when they are taken.
 
+    Nothing but the index is held: a study of 10,000 sentences does not fit in memory whole.
+    """
+
+    folder: Path
     plan: dict[str, Any]
-    ids: dict[str, list[str]]
-    vectors: dict[str, np.ndarray]
     tokens: dict[str, dict[str, Any]]  # the token audit, by stimulus id
 
-    def take(self, pooling: str, stimulus_ids: Iterable[str]) -> np.ndarray:
-        """Return the vectors of the named stimuli in that order, joined by id."""
-        position = {name: n for n, name in enumerate(self.ids[pooling])}
-        return self.vectors[pooling][[position[name] for name in stimulus_ids]]
+    @functools.cached_property
+    def _index(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """Return ``"ids" | "span_ids" -> stimulus id -> (shard, position)``."""
+        return {
+            key: {
+                name: (number, position)
+                for number, shard in enumerate(self.plan["shards"])
+                for position, name in enumerate(shard[key])
+            }
+            for key in ("ids", "span_ids")
+        }
+
+    def take(self, pooling: str, stimulus_ids: Sequence[str]) -> np.ndarray:
+        """Return ``[stimulus, row, hidden]`` float32 in the order asked, joined by id.
+
+        Raises StudyError for a stimulus that was not extracted or has no span.
+        """
+        index = self._index["span_ids" if pooling == "span_mean" else "ids"]
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for target, name in enumerate(stimulus_ids):
+            if name not in index:
+                raise StudyError(
+                    f"{plan_path(self.folder)}: stimulus {name} has no {pooling} vector; "
+                    f"make it anew with: {artifacts.MAKE_ACTIVATIONS} --overwrite"
+                )
+            number, position = index[name]
+            wanted.setdefault(number, []).append((target, position))
+        shape = (len(stimulus_ids), len(self.plan["rows"]), self.plan["hidden_size"])
+        out = np.empty(shape, dtype=np.float32)
+        for number, places in sorted(wanted.items()):
+            with safe_open(shard_path(self.folder, number), framework="numpy") as shard:
+                stored, exponents = (
+                    shard.get_slice(pooling),
+                    shard.get_tensor(f"{pooling}.exponent"),
+                )
+                for target, position in places:
+                    half = stored[position : position + 1][0]
+                    out[target] = from_float16(half, exponents[position])
+        return out
 
 
-def load_activations(
-    folder: Path, manifest_sha256: str, poolings: Iterable[str], keep: set[str] | None = None
-) -> Activations:
-    """Load the poolings asked for (only stimuli in ``keep``, if given), every hash checked.
+def open_activations(folder: Path, manifest_sha256: str) -> Activations:
+    """Open a variant's activations, every hash checked, one shard in memory at a time.
 
-    Raises StudyError if the plan is for another manifest or a shard is missing or altered.
+    Raises StudyError if the plan is for another manifest or a file is missing or altered.
     """
     plan = load_plan(folder)
     if plan["manifest_sha256"] != manifest_sha256:
@@ -173,20 +209,8 @@ def load_activations(
             f"make it anew with: {artifacts.MAKE_ACTIVATIONS} --overwrite"
         )
     sha = artifacts.digest(plan)
-    poolings = list(poolings)
-    ids: dict[str, list[str]] = {name: [] for name in poolings}
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in poolings}
-    for number, shard in enumerate(plan["shards"]):
-        tensors = read_shard(shard_path(folder, number), sha)
-        for name in poolings:
-            here = shard["span_ids"] if name == "span_mean" else shard["ids"]
-            rows = [n for n, one in enumerate(here) if keep is None or one in keep]
-            if rows:
-                ids[name] += [here[n] for n in rows]
-                parts[name].append(
-                    from_float16(tensors[name][rows], tensors[f"{name}.exponent"][rows])
-                )
-    vectors = {name: np.concatenate(parts[name]) for name in poolings if parts[name]}
+    for number in range(len(plan["shards"])):
+        read_shard(shard_path(folder, number), sha)
     tokens = artifacts.load_json(
         folder / "tokens.json", artifacts.MAKE_ACTIVATIONS + " --overwrite"
     )
@@ -195,4 +219,4 @@ def load_activations(
             f"{folder / 'tokens.json'}: content does not match the plan; make it anew "
             f"with: {artifacts.MAKE_ACTIVATIONS} --overwrite"
         )
-    return Activations(plan, ids, vectors, tokens)
+    return Activations(folder, plan, tokens)

@@ -21,7 +21,7 @@ from typing import Any
 import artifacts
 import study
 from study import RunPaths, StudyError
-from viz import style
+from viz import style, tables_evidence
 
 MEASURES = {
     "concept alignment (primary)": ("span_mean", "concept"),
@@ -57,6 +57,7 @@ class Results:
     contrasts: Any
     failures: Any | None
     tokens: dict[str, Any]
+    published: dict[str, Any] | None
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -81,6 +82,15 @@ def load_results(paths: RunPaths) -> Results:
         artifacts.load_csv(paths.contrasts, artifacts.CONTRAST_COLUMNS, artifacts.MAKE_CURVES),
         failures,
         artifacts.load_json(paths.token_audit, artifacts.MAKE_CURVES),
+        _published(),
+    )
+
+
+def _published() -> dict[str, Any] | None:
+    """Return the re-analysis that ships with the project: it is the same beside every run."""
+    path = RunPaths().published
+    return (
+        dict(artifacts.load_json(path, tables_evidence.MAKE_PUBLISHED)) if path.is_file() else None
     )
 
 
@@ -162,6 +172,17 @@ def curve_figure(
                 line={"color": colour, "dash": "dot", "width": 1.5},
             )
         audit = curves["audit"]["identical_input"][pooling][variant][language]
+        if variant == variants[0]:
+            figure.add_annotation(
+                x=1,
+                y=-0.17,
+                xref="paper",
+                yref="paper",
+                showarrow=False,
+                xanchor="right",
+                font={"size": 11},
+                text=style.audit_text(curves, language, pooling),
+            )
         if audit["untestable"] and variant == variants[0]:
             figure.add_annotation(
                 x=0.5,
@@ -198,13 +219,15 @@ def commitment_figure(results: Results) -> Any:
         layers.append(
             [float(r["commitment_layer"]) if r["status"] == "committed" else None for r in records]
         )
-        words.append(
-            [r["commitment_layer"] if r["status"] == "committed" else r["status"] for r in records]
-        )
+        words.append([style.commitment_text(record) for record in records])
     figure = go.Figure(
         go.Heatmap(
             z=layers,
-            x=languages,
+            x=[
+                f"{r['language']}<br>identical {float(r['identical_input']):.0%}, "
+                f"shared tokens {float(r['shared_tokens']):.0%}"
+                for r in (cells[variants[0], code] for code in languages)
+            ],
             y=variants,
             text=words,
             zmin=1,
@@ -218,7 +241,7 @@ def commitment_figure(results: Results) -> Any:
     figure.update_layout(
         template="plotly_white",
         height=420,
-        title="Commitment layer (max-T p ≤ 0.05 and half of the peak, 3 rows)",
+        title="Commitment to release layer (max-T p ≤ 0.05 and half of the peak, 3 rows)",
     )
     return figure
 
@@ -326,6 +349,8 @@ def build_page(results: Results, pair_model: PairModel | None) -> Any:
         if pair_model is not None:
             with gr.Tab("Your own pair"):
                 _pair_tab(gr, results, pair_model)
+        with gr.Tab("Published curves, re-analysed"):
+            _published_tab(gr, results)
         with gr.Tab("Provenance"):
             gr.JSON({k: v for k, v in metadata.items() if k != "concept_names"})
     return page
@@ -385,6 +410,28 @@ def _failures_tab(gr: Any, results: Results) -> None:
     shown = gr.Dataframe(table, wrap=True)
     for control in (category, variant):
         control.change(rows, [category, variant], shown)
+
+
+def _published_tab(gr: Any, results: Results) -> None:
+    if results.published is None:
+        gr.Markdown(f"Not computed yet: run `{tables_evidence.MAKE_PUBLISHED}`.")
+        return
+    layer = results.published["matched_layer"]
+    region = results.published["difference_in_differences"]["matched_layer"]
+    gr.Markdown(
+        "The **original study's** raw last-token cosines of Tiny Aya, read again; **not a run of "
+        f"this project**. Source: {results.published['source']}. Ratios of mean cosine to base, "
+        "with 95% intervals over 20 concepts. No mismatched control was published, so that "
+        "alignment itself cannot be decided from them."
+    )
+    header, rows = tables_evidence.published_ratios(results.published)
+    gr.Dataframe(rows, headers=header, wrap=True)
+    gr.Markdown(
+        f"fire - earth at layer {layer}, South Asia minus Africa and West Asia: "
+        f"{region['estimate']:+.3f} [{region['lower']:.3f}, {region['upper']:.3f}]; exact p over "
+        f"language labels {region['p_language']:.3f}, smallest reachable "
+        f"{region['p_language_floor']:.3f}."
+    )
 
 
 def _tokens_tab(gr: Any, results: Results) -> None:

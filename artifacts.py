@@ -22,6 +22,7 @@ import study
 from study import StudyError, Suite
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 MAKE_MANIFEST = "uv run build_stimuli.py"
@@ -29,6 +30,7 @@ MAKE_ACTIVATIONS = "uv run batch_runner.py --local"
 MAKE_CURVES = "uv run concept_alignment.py"
 MAKE_FAILURES = "uv run failure_classifier.py"
 KINDS = ("probe", "parallel", "perturbation")
+VALIDATION = study.ROOT / "docs" / "validation.json"  # benchmarks/validation.py
 
 
 # --- bytes on disk ----------------------------------------------------------------------------
@@ -345,14 +347,22 @@ def finite(value: float, digits: int = 6) -> float | None:
     return None if not math.isfinite(value) else float(f"{value:.{digits}g}")
 
 
-CURVE_FIELDS = ("metadata", "curves", "measures", "pairs", "audit", "shape")
+def finite_list(values: np.ndarray, digits: int = 5) -> list[float | None]:
+    """Round a vector for JSON; NaN becomes None."""
+    return [finite(float(value), digits) for value in values]
+
+
+CURVE_FIELDS = ("metadata", "curves", "measures", "pairs", "agnostic", "audit", "shape")
 COMMITMENT_COLUMNS = (
     "variant",
     "language",
     "concept_id",
     "concept",
     "commitment_layer",
+    "release_layer",
     "status",
+    "identical_input",
+    "shared_tokens",
     "legacy_layer",
     "legacy_status",
 )
@@ -366,6 +376,8 @@ CONTRAST_COLUMNS = (
     "p",
     "p_holm",
     "n",
+    "p_language",
+    "p_language_floor",
 )
 FAILURE_COLUMNS = (
     "stimulus_id",

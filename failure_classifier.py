@@ -364,14 +364,11 @@ def _measure(config: Config, manifest: Manifest) -> tuple[list[dict[str, Any]], 
             f"{config.paths.manifest}: failures need at least 3 concepts and one "
             f"perturbation pair; make it anew with: {artifacts.MAKE_MANIFEST}"
         )
-    keep = {s.stimulus_id for s in manifest.stimuli if s.kind != "parallel"}
     effects: dict[str, Effects] = {}
     peaks: dict[str, int] = {}
     tokens: dict[str, dict[str, Any]] = {}
     for name in [reference, *(n for n in names if n != reference)]:
-        loaded = store.load_activations(
-            store.variant_dir(config.paths, name), manifest.sha256, ["content_mean"], keep
-        )
+        loaded = store.open_activations(store.variant_dir(config.paths, name), manifest.sha256)
         peaks = peaks or sentence_peaks(manifest, loaded)
         tokens = tokens or loaded.tokens
         effects[name] = variant_effects(manifest, loaded, cases, peaks, config.seed)

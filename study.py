@@ -322,6 +322,10 @@ class RunPaths:
         return self.results / "token_audit.json"
 
     @property
+    def published(self) -> Path:
+        return self.results / "published_reanalysis.json"
+
+    @property
     def failure_cases(self) -> Path:
         return self.results / "failure_cases.csv"
 

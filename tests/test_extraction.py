@@ -127,18 +127,22 @@ def test_loading_checks_plan_manifest_and_content(tmp_path: Path, tiny_suite: Pa
     assert extract(run, "--variants", "base") == 0
     manifest = artifacts.load_manifest(study.RunPaths(run).manifest)
     folder = run / "activations" / "base"
-    loaded = store.load_activations(folder, manifest.sha256, study.POOLINGS)
-    spans = sum(s.span is not None for s in manifest.stimuli)
-    assert loaded.vectors["span_mean"].shape == (spans, 6, 32)
-    assert loaded.vectors["content_mean"].shape == (len(manifest.stimuli), 6, 32)
+    loaded = store.open_activations(folder, manifest.sha256)
+    names = [s.stimulus_id for s in manifest.stimuli]
+    taken = loaded.take("content_mean", names)
+    assert taken.shape == (len(names), 6, 32)
+    np.testing.assert_array_equal(loaded.take("content_mean", names[::-1]), taken[::-1])
+    without = next(s.stimulus_id for s in manifest.stimuli if s.span is None)
+    with pytest.raises(study.StudyError, match=f"{without} has no span_mean vector"):
+        loaded.take("span_mean", [without])
     with pytest.raises(study.StudyError, match="another data/stimulus_manifest"):
-        store.load_activations(folder, "0" * 64, study.POOLINGS)
+        store.open_activations(folder, "0" * 64)
     shard = store.shard_path(folder, 0)
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(content)
     with pytest.raises(study.StudyError, match="altered on disk"):
-        store.load_activations(folder, manifest.sha256, study.POOLINGS)
+        store.open_activations(folder, manifest.sha256)
 
 
 def spoil(folder: Path, tensor: str, index: int, value: float) -> None:

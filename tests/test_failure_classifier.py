@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import alignment_stats as st
 import artifacts
 import failure_classifier as fc
 import study
+from tests.conftest import write_activations
 
 LANGUAGES = ("en", "hi", "sw")
 
@@ -97,7 +99,7 @@ def test_chosen_cases_are_distinct_and_balanced() -> None:
         assert sum(c["category"] == category for c in chosen) >= fc.N_PER_CATEGORY
 
 
-def small_study() -> tuple[artifacts.Manifest, store.Activations]:
+def small_study(folder: Path) -> tuple[artifacts.Manifest, store.Activations]:
     """Random vectors of 6 concepts x 2 wordings in two languages, and one perturbed text."""
     suite = study.Suite("tiny", "en", ("en", "hi"), "cldr", (study.Variant("base", "base"),))
     probes = [
@@ -107,15 +109,16 @@ def small_study() -> tuple[artifacts.Manifest, store.Activations]:
         for k in (1, 2)
     ]
     case = artifacts.Stimulus("X", "perturbation", "C03", 2, "hi", "text", None, "C03-hi-2")
-    ids = [s.stimulus_id for s in (*probes, case)]
-    vectors = np.random.default_rng(0).normal(size=(len(ids), 6, 8))  # rows 0..4 and final_norm
-    plan = {"rows": ["0", "1", "2", "3", "4", "final_norm"]}
-    loaded = store.Activations(plan, {"content_mean": ids}, {"content_mean": vectors}, {})
-    return artifacts.Manifest(suite, {}, (*probes, case)), loaded
+    manifest = artifacts.Manifest(suite, {}, (*probes, case))
+    rng = np.random.default_rng(0)
+    vectors = {s.stimulus_id: rng.normal(size=(6, 8)) for s in manifest.stimuli}  # norm last
+    return manifest, write_activations(
+        folder / "base", manifest, {"content_mean": vectors, "span_mean": vectors}
+    )
 
 
-def test_effect_is_the_alignment_of_the_grid_with_the_text_put_in() -> None:
-    manifest, loaded = small_study()
+def test_effect_is_the_alignment_of_the_grid_with_the_text_put_in(tmp_path: Path) -> None:
+    manifest, loaded = small_study(tmp_path)
     effects = fc.variant_effects(manifest, loaded, manifest.stimuli[-1:], {"hi": 3}, seed=0)
     grid = {c: loaded.take("content_mean", fc.probe_grid(manifest, c)[0]) for c in ("en", "hi")}
     pivot, hindi = (st.unit(grid[c] - grid[c].mean(0))[1::2, 1:5] for c in ("en", "hi"))

@@ -11,11 +11,7 @@ import pytest
 
 import artifacts
 import study
-from viz import alignment_curves, annotated_curve, heatmap, report_tables
-
-
-def test_the_report_agrees_with_the_committed_results() -> None:
-    assert report_tables.main(["--check"]) == 0
+from viz import alignment_curves, annotated_curve, heatmap, published_reanalysis
 
 
 def test_the_numbers_beside_a_figure_are_the_results(tiny_run: Path) -> None:
@@ -49,3 +45,33 @@ def test_missing_results_name_the_command(tmp_path: Path, capsys: Any, draw: Any
 def test_an_unknown_language_lists_the_valid_ones(tiny_run: Path, capsys: Any) -> None:
     assert alignment_curves.main(["--run-dir", str(tiny_run), "--languages", "xx"]) == 2
     assert "hi, sw" in capsys.readouterr().err
+
+
+def test_reanalysis_equals_the_published_curves_read_directly(tmp_path: Path) -> None:
+    assert published_reanalysis.main(["--run-dir", str(tmp_path)]) == 0
+    found = artifacts.load_json(study.RunPaths(tmp_path).published, "")
+    raw = artifacts.load_json(published_reanalysis.PUBLISHED, "")["curves"]
+
+    def mean(variant: str, code: str, layer: int) -> float:
+        return sum(row[code][layer] for row in raw[variant].values()) / len(raw[variant])
+
+    hindi = found["claims"]["fire"]["hi"]
+    assert hindi["layers_compared"] == [20, 1]
+    ratio = mean("fire", "hi", 20) / mean("base", "hi", 1) - 1
+    assert hindi["own_peaks"]["estimate"] == pytest.approx(ratio, abs=1e-4)
+    gap = mean("fire", "fr", 20) - mean("base", "fr", 20)
+    assert found["difference"]["fire"]["fr"]["estimate"] == pytest.approx(gap, abs=1e-4)
+    assert all(entry["constant"] for entry in found["layer_0"]["base"].values())
+    assert found["layer_0"]["earth"]["sw"]["cosine"] == 1.0
+    region = found["difference_in_differences"]["matched_layer"]
+    assert region["lower"] < region["estimate"] < region["upper"]
+    assert region["p_language_floor"] == pytest.approx(1 / 35, abs=1e-4)
+
+
+def test_broken_published_curves_are_refused(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    path = tmp_path / "curves.json"
+    path.write_text('{"metadata": {}, "curves": {"base": {"C01": {"hi": [1.0]}}}}')
+    monkeypatch.setattr(published_reanalysis, "PUBLISHED", path)
+    monkeypatch.setattr(published_reanalysis.load, "__defaults__", (path,))
+    assert published_reanalysis.main(["--run-dir", str(tmp_path)]) == 1
+    assert "curves.json" in capsys.readouterr().err

@@ -55,10 +55,7 @@ def _alignment(
         style.draw_curve(axes, entry, label, colours[variant], untrained)
         rows += style.curve_rows(entry, variant=variant, language=language, measure="concept")
     axes.axhline(0, color="black", lw=0.6)
-    first = metadata["variants"][0]
-    audit = curves["audit"]["identical_input"]["span_mean"][first][language]
-    if audit["untestable"]:
-        style.mark_untestable(axes, audit["share"])
+    style.mark_audit(axes, curves, language)
 
 
 def plot_panels(

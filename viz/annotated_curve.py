@@ -59,6 +59,8 @@ def plot(curves: dict[str, Any], variant: str, language: str) -> tuple[Any, list
         style.draw_curve(axes, control, f"{baseline} (random weights)", style.UNTRAINED, True)
         rows += style.curve_rows(control, variant=baseline, language=language, measure="concept")
     axes.axhline(0, color="black", lw=0.6)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.25 * (high - low))  # room for the box
     axes.axvline(peak, color="black", lw=0.8, ls=":")
     lower, upper = style.numbers(entry, "lower"), style.numbers(entry, "upper")
     interval = f" [{lower[peak]:.2f}, {upper[peak]:.2f}]" if lower and upper else ""
@@ -69,13 +71,17 @@ def plot(curves: dict[str, Any], variant: str, language: str) -> tuple[Any, list
     ]
     if shape.get("norm_step") is not None:
         lines.append(f"final norm: {shape['norm_step']:+.2f} (dot)")
+    lines.append(style.audit_text(curves, language))
+    if curves["audit"]["identical_input"]["span_mean"][variant][language]["untestable"]:
+        share = curves["audit"]["identical_input"]["span_mean"][variant][language]["share"]
+        style.mark_untestable(axes, share)
     axes.text(
         0.98,
-        0.03,
+        0.97,
         "\n".join(lines),
         transform=axes.transAxes,
         ha="right",
-        va="bottom",
+        va="top",
         fontsize=9,
         bbox={"facecolor": "white", "edgecolor": "#cccccc"},
     )

@@ -36,10 +36,13 @@ def table(curves: dict[str, Any], commitment: Any) -> list[dict[str, Any]]:
                 "variant": record["variant"],
                 "language": record["language"],
                 "commitment_layer": record["commitment_layer"],
+                "release_layer": record["release_layer"],
                 "status": record["status"],
                 "peak_row": row,
                 "peak_alignment": peak,
                 **bounds,
+                "identical_input": record["identical_input"],
+                "shared_tokens": record["shared_tokens"],
             }
         )
     return records
@@ -64,7 +67,8 @@ def plot(records: list[dict[str, Any]], metadata: dict[str, Any]) -> Any:
             layer = record["commitment_layer"]
             if record["status"] == "committed":
                 layers[i, j] = float(layer)
-                left.text(j, i, layer, ha="center", va="center", color="white", fontsize=9)
+                text = style.commitment_text(record)
+                left.text(j, i, text, ha="center", va="center", color="white", fontsize=8)
             else:
                 words = {"never": "never", "untestable": "untest-\nable"}
                 left.text(
@@ -91,7 +95,12 @@ def plot(records: list[dict[str, Any]], metadata: dict[str, Any]) -> Any:
     left.imshow(layers, cmap="viridis_r", vmin=1, vmax=depth, aspect="auto")
     right.imshow(peaks, cmap="Blues", vmin=0, aspect="auto")
     for axes in (left, right):
-        axes.set_xticks(range(len(languages)), languages)
+        audited = [cells[variants[0], code] for code in languages]
+        labels = [
+            f"{code}\n{float(r['identical_input']):.0%}\n{float(r['shared_tokens']):.0%}"
+            for code, r in zip(languages, audited, strict=True)
+        ]
+        axes.set_xticks(range(len(languages)), labels, fontsize=7)
         axes.set_yticks(range(len(variants)), variants)
     for (variant, code), record in cells.items():
         if record["status"] == "untestable":
@@ -107,13 +116,16 @@ def plot(records: list[dict[str, Any]], metadata: dict[str, Any]) -> Any:
                     lw=0,
                 )
     left.set_title(
-        f"commitment layer (1..{depth}; max-T p <= 0.05 and half of the peak, 3 rows)", fontsize=9
+        f"commitment - release layer (1..{depth}; max-T p <= 0.05, half of the peak, 3 rows)",
+        fontsize=9,
     )
     right.set_title("largest concept alignment over rows [95% interval at that row]", fontsize=9)
     figure.suptitle(
-        style.caption(metadata, "concept alignment, span_mean; hatched: untestable").replace(
-            "bands", "intervals"
-        ),
+        style.caption(
+            metadata,
+            "concept alignment, span_mean; under each language: identical inputs and "
+            "shared tokens; hatched: untestable",
+        ).replace("bands", "intervals"),
         fontsize=8,
     )
     return figure

@@ -63,6 +63,34 @@ def draw_curve(axes: Axes, entry: dict[str, Any], label: str, colour: str, dashe
         axes.plot(len(mean) + 0.8, entry["final_norm"], "o", color=colour, ms=4)
 
 
+def commitment_text(record: dict[str, Any]) -> str:
+    """Return ``commitment to release`` of a record of the matrix, or why there is none."""
+    if record["status"] != "committed":
+        return str(record["status"])
+    release = str(record["release_layer"])
+    return f"{record['commitment_layer']} to {'end' if release == '-1' else release}"
+
+
+def audit_text(curves: dict[str, Any], language: str, pooling: str = "span_mean") -> str:
+    """Return how much of a language's input is the pivot's: identical inputs, shared tokens."""
+    first = curves["metadata"]["variants"][0]
+    share = curves["audit"]["identical_input"][pooling][first][language]["share"]
+    shared = curves["audit"]["shared_tokens"][first][language]
+    return f"identical inputs {share:.0%}, shared tokens {shared:.0%}"
+
+
+def mark_audit(axes: Axes, curves: dict[str, Any], language: str) -> None:
+    """Write the audit into a panel of ``span_mean``, and hatch it where it is untestable."""
+    first = curves["metadata"]["variants"][0]
+    audit = curves["audit"]["identical_input"]["span_mean"][first][language]
+    if audit["untestable"]:
+        mark_untestable(axes, audit["share"])
+    axes.text(
+        0.99, 0.01, audit_text(curves, language), transform=axes.transAxes, ha="right",
+        va="bottom", fontsize=7, color="#a00000" if audit["untestable"] else "#555555",
+    )  # fmt: skip
+
+
 def mark_untestable(axes: Axes, share: float) -> None:
     """Hatch a panel whose inputs are identical in both languages."""
     axes.set_facecolor("#f4f4f4")

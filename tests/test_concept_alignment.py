@@ -1,0 +1,241 @@
+"""The stage on planted activations: what is there is found, what is not is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import artifacts
+import concept_alignment
+import study
+from artifacts import Manifest, Stimulus
+from benchmarks import planted
+from tests.conftest import write_activations
+
+LANGUAGES = ("en", "hi", "sw", "fr", "ta", "am")
+N, K = 16, 2
+SHARED = planted.strength(np.array([0, 0, 0.4, 0.4, 0.4, 0.4, 0, 0, 0, 0]))  # rows 0..8, norm
+VARIANTS = {
+    "base": study.Variant("base", "base", path="x"),
+    "global": study.Variant("global", "control", path="x"),
+    "fire": study.Variant("fire", "regional", path="x", targets=("hi", "ta")),
+    "untrained": study.Variant("untrained", "untrained", path="x"),
+}
+STRENGTH = {
+    "base": SHARED,
+    "global": SHARED,
+    "fire": planted.strength(np.array([0, 0, 0.7, 0.7, 0.7, 0.7, 0, 0, 0, 0])),  # targets only
+    "untrained": np.zeros(10),
+}
+
+
+def build(folder: Path, variants: tuple[str, ...] = tuple(VARIANTS), change: Any = None) -> Path:
+    """Write a run of planted activations; ``change(variant, language, vectors)`` may alter them."""
+    suite = study.Suite(
+        "planted", "en", LANGUAGES, "cldr", tuple(VARIANTS[name] for name in VARIANTS)
+    )
+    probes = tuple(
+        Stimulus(f"C{c:02d}-{code}-{k}", "probe", f"C{c:02d}", k, code, "a text", (0, 1))
+        for code in LANGUAGES
+        for c in range(1, N + 1)
+        for k in range(1, K + 1)
+    )
+    metadata = {
+        "schema_version": study.SCHEMA_VERSION,
+        "corpus": {},
+        "concepts": {f"C{c:02d}": f"concept {c}" for c in range(1, N + 1)},
+    }
+    paths = study.RunPaths(folder)
+    artifacts.save_manifest(paths.manifest, Manifest(suite, metadata, probes))
+    manifest = artifacts.load_manifest(paths.manifest)
+    for name in variants:
+        table: dict[str, np.ndarray] = {}
+        for position, code in enumerate(LANGUAGES):
+            strength = STRENGTH[name]
+            if name == "fire" and code not in VARIANTS["fire"].targets:
+                strength = SHARED
+            plant = planted.Plant(
+                concept=strength,
+                sentence=np.zeros(10),
+                anisotropy=np.full(10, 16.0),
+                spread=0.2,
+                n=N,
+                wordings=K,
+            )
+            vectors = planted.draw(plant, 1, languages=len(LANGUAGES))[0, position]
+            if change:
+                vectors = change(name, code, vectors)
+            for c in range(N):
+                for k in range(K):
+                    table[f"C{c + 1:02d}-{code}-{k + 1}"] = vectors[c, k]
+        write_activations(
+            paths.activations / name, manifest, {"content_mean": table, "span_mean": table}
+        )
+    return folder
+
+
+def analyse(run: Path, *flags: str) -> int:
+    return concept_alignment.main(
+        ["--run-dir", str(run), "--n-permutations", "999", "--n-bootstrap", "999", *flags]
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = build(tmp_path_factory.mktemp("planted"))
+    assert analyse(folder) == 0
+    return folder
+
+
+def whole(run: Path) -> Any:
+    table: Any = pd.read_csv(study.RunPaths(run).commitment, dtype=str, keep_default_na=False)
+    return table[table["concept_id"] == "ALL"].set_index(["variant", "language"])
+
+
+def test_planted_layers_are_found_in_every_language_and_not_in_the_untrained(run: Path) -> None:
+    table = whole(run)
+    for code in LANGUAGES[1:]:
+        found = table.loc[("base", code)]
+        assert (found.status, found.commitment_layer, found.release_layer) == (
+            "committed",
+            "2",
+            "6",
+        )
+        assert table.loc[("untrained", code)].status == "never"
+        assert table.loc[("untrained", code)].commitment_layer == "-1"
+
+
+def test_every_pair_has_both_p_values_and_the_norm_stands_apart(run: Path) -> None:
+    curves = artifacts.load_curves(study.RunPaths(run).curves)
+    pairs = curves["pairs"]["concept"]["base"]
+    assert len(pairs) == len(LANGUAGES) * (len(LANGUAGES) - 1) // 2
+    for entry in pairs.values():
+        assert len(entry["mean"]) == len(entry["p"]) == len(entry["p_joint"]) == 9
+        assert all(a <= b for a, b in zip(entry["p"], entry["p_joint"], strict=True))
+        low, high = entry["final_norm_interval"]
+        assert low <= entry["final_norm"] <= high
+    agnostic = curves["agnostic"]["concept"]["base"]["without_pivot"]
+    others = [e["mean"][3] for pair, e in pairs.items() if not pair.startswith("en-")]
+    assert agnostic["pairs"] == len(others)
+    assert agnostic["mean"][3] == pytest.approx(np.mean(others), abs=1e-4)
+
+
+def test_a_planted_regional_gain_is_called_in_its_languages_only(run: Path) -> None:
+    table: Any = pd.read_csv(study.RunPaths(run).contrasts)
+    region = table[table.contrast == "region: fire - global"].set_index("language")
+    assert (region.loc[["hi", "ta"]].p_holm <= 0.05).all()
+    assert (region.loc[["hi", "ta"]].lower > 0).all()
+    assert (region.loc[["sw", "fr", "am"]].p_holm > 0.05).all()
+    special = table[table.contrast.str.startswith("specificity")].iloc[0]
+    assert special.language == "hi+ta vs sw+fr+am"
+    assert special.p_holm <= 0.05
+    assert special.p_language == special.p_language_floor == pytest.approx(1 / 10)
+    kinds = {name.split(":")[0] for name in table.contrast}
+    assert kinds == {"post-training", "region", "specificity", "trained"}
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+    run: Path, tmp_path: Path
+) -> None:
+    paths = study.RunPaths(run)
+    before = {p.name: p.read_bytes() for p in paths.results.iterdir()}
+    assert analyse(run) == 0
+    assert {p.name: p.read_bytes() for p in paths.results.iterdir()} == before
+    assert analyse(run, "--seed", "7") == 0
+    assert paths.curves.read_bytes() != before[paths.curves.name]
+    assert analyse(run) == 0
+
+
+def test_identical_inputs_are_withheld_and_counted(tmp_path: Path, capsys: Any) -> None:
+    english: dict[str, np.ndarray] = {}
+
+    def same_start(name: str, code: str, vectors: np.ndarray) -> np.ndarray:
+        english.setdefault(name, vectors)
+        if code == "fr":
+            vectors = vectors.copy()
+            vectors[:4, :, 0] = english[name][:4, :, 0]
+        return vectors
+
+    run = build(tmp_path, change=same_start)
+    assert analyse(run) == 0
+    assert "fr 25% of the concepts" in capsys.readouterr().out
+    table = whole(run)
+    assert table.loc[("base", "fr")].status == "untestable"
+    assert table.loc[("base", "fr")].commitment_layer == ""
+    assert table.loc[("base", "fr")].identical_input == "0.25"
+    assert table.loc[("base", "hi")].status == "committed"
+    curves = artifacts.load_curves(study.RunPaths(run).curves)
+    assert curves["shape"]["base"]["fr"]["label"] == "UNTESTABLE"
+    contrasts: Any = pd.read_csv(study.RunPaths(run).contrasts)
+    assert "fr" not in set(contrasts.language)
+
+
+def test_constant_and_zero_vectors_are_null_and_named(tmp_path: Path, capsys: Any) -> None:
+    def flat(name: str, code: str, vectors: np.ndarray) -> np.ndarray:
+        if name == "base" and code == "sw":
+            vectors = vectors.copy()
+            vectors[..., 4, :] = 1.0
+            vectors[..., 5, :] = 0.0
+        return vectors
+
+    run = build(tmp_path, change=flat)
+    assert analyse(run) == 0
+    error = capsys.readouterr().err
+    assert "concept on span_mean is undefined" in error
+    assert "row 4, 5 of base: sw" in error
+    curves = artifacts.load_curves(study.RunPaths(run).curves)
+    entry = curves["measures"]["span_mean"]["concept"]["base"]["sw"]
+    for name in ("mean", "lower", "upper", "p", "p_joint"):
+        assert [entry[name][row] for row in (4, 5)] == [None, None]
+        assert entry[name][3] is not None
+    assert curves["shape"]["base"]["sw"]["label"] == "UNDEFINED"
+    assert json.loads(study.RunPaths(run).curves.read_text("utf-8"))  # no bare NaN
+
+
+@pytest.mark.parametrize(
+    ("count", "withheld"), [(2, "at least 4"), (3, "at least 4"), (5, "two halves")]
+)
+def test_few_concepts_are_computed_without_inference(
+    run: Path, tmp_path: Path, capsys: Any, count: int, withheld: str
+) -> None:
+    copy = tmp_path / "run"
+    for name in ("data", "activations"):
+        (copy).mkdir(exist_ok=True)
+        (copy / name).symlink_to(run / name)
+    names = ",".join(f"C{c:02d}" for c in range(1, count + 1))
+    assert analyse(copy, "--concepts", names) == 0
+    assert withheld in capsys.readouterr().err
+    curves = artifacts.load_curves(study.RunPaths(copy).curves)
+    entry = curves["measures"]["span_mean"]["concept"]["base"]["hi"]
+    assert entry["mean"][3] > 0
+    assert (entry["p"] is None) == (count < 4)
+    assert (entry["lower"] is None) == (count < 4)
+    assert curves["shape"] == {}
+    status = whole(copy).loc[("base", "hi")].status
+    assert (status == "too_few_concepts") == (count < 4)
+
+
+def test_a_missing_variant_is_left_out_by_name(tmp_path: Path, capsys: Any) -> None:
+    run = build(tmp_path, variants=("base", "fire"))
+    assert analyse(run) == 0
+    error = capsys.readouterr().err
+    assert "variant global has no activations" in error
+    assert "--variants global" in error
+    table: Any = pd.read_csv(study.RunPaths(run).contrasts)
+    assert set(table.contrast.str.split(":").str[0]) == {"region", "specificity"}
+    assert analyse(run, "--variants", "base,global") == 1
+    assert "global/plan.json: missing" in capsys.readouterr().err
+
+
+def test_names_that_do_not_exist_and_single_ones_are_refused(run: Path, capsys: Any) -> None:
+    assert analyse(run, "--variants", "water") == 2
+    assert "base, global, fire, untrained" in capsys.readouterr().err
+    assert analyse(run, "--languages", "en") == 2
+    assert "and another one" in capsys.readouterr().err
+    assert analyse(run, "--concepts", "C01") == 1
+    assert "at least 2" in capsys.readouterr().err
