@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special  # scipy.stats takes a second to import
 
 CHUNK_VALUES = 4_000_000  # float64 values of the null held at once: 32 MB
 EXACT_FLIPS = 12  # 4,096 sign vectors
@@ -279,7 +279,7 @@ def expanded_interval(
     length of a t interval (Hesterberg 2015, section 5.3): plain percentiles under-cover at n = 20.
     """
     n = values.shape[-1]
-    tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - level) / 2, n - 1))
+    tail = special.ndtr(np.sqrt(n / (n - 1)) * special.stdtrit(n - 1, (1 - level) / 2))
     flat = values.reshape(-1, n)
     bounds = np.empty((2, len(flat)))
     chunk = max(1, CHUNK_VALUES // len(weights))
@@ -446,26 +446,26 @@ def sampled_alignment(
         raise ValueError(f"negatives: {negatives} of {n} concepts, want 1 to {n - 1}")
     if not same_wording and k < 2:
         raise ValueError("different wordings need at least 2 wordings per concept")
-    a, b = unit(left), unit(right)
+    shifts = 1 + np.random.default_rng([seed, n, 5]).permutation(n - 1)[:negatives]
 
     def mean_cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Average x_k · y_k' over the wording pairs; ``[n or 1, k, r, h]`` to ``[r, n]``."""
-        same = np.einsum("nkrh,nkrh->rn", *np.broadcast_arrays(x, y))
+        """Average x_k · y_k' over the wording pairs, of ``[n or 1, k, h]``; returns ``[n]``."""
+        same = np.einsum("nkh,nkh->n", *np.broadcast_arrays(x, y))
         if same_wording:
             return same / k
-        every = np.einsum("nrh,nrh->rn", *np.broadcast_arrays(x.sum(1), y.sum(1)))
+        every = np.einsum("nh,nh->n", *np.broadcast_arrays(x.sum(1), y.sum(1)))
         return (every - same) / (k * (k - 1))
 
-    matched = mean_cosine(a, b)
-    rows = (mean_cosine(a, b.sum(0, keepdims=True)) - matched) / (n - 1)
-    columns = (mean_cosine(a.sum(0, keepdims=True), b) - matched) / (n - 1)
-    values = (matched - (rows + columns) / 2) * (n - 1) / n
-    shifts = 1 + np.random.default_rng([seed, n, 5]).permutation(n - 1)[:negatives]
-    mean = rows.mean(1)  # of all mismatches, so only squares are sampled
-    squares = [
-        ((mean_cosine(a, np.roll(b, -shift, axis=0)) - mean[:, None]) ** 2).sum(1)
-        for shift in shifts
-    ]
-    pairs = n * (n - 1)
-    spread = np.sqrt(np.sum(squares, axis=0) / (n * negatives) * pairs / (pairs - 1))
-    return values, values.mean(1) / np.where(spread > 0, spread, np.nan)
+    values, separations = [], []
+    for row in range(left.shape[2]):  # memory holds one row's unit vectors
+        a, b = unit(left[:, :, row]), unit(right[:, :, row])
+        matched = mean_cosine(a, b)
+        rows = (mean_cosine(a, b.sum(0, keepdims=True)) - matched) / (n - 1)
+        columns = (mean_cosine(a.sum(0, keepdims=True), b) - matched) / (n - 1)
+        values.append((matched - (rows + columns) / 2) * (n - 1) / n)
+        # The mean of all mismatches is known, so only their squares are sampled.
+        off = [mean_cosine(a, np.roll(b, -shift, axis=0)) - rows.mean() for shift in shifts]
+        pairs = n * (n - 1)
+        spread = np.sqrt(np.square(off).mean() * pairs / (pairs - 1))
+        separations.append(values[-1].mean() / spread if spread > 0 else np.nan)
+    return np.stack(values), np.array(separations)

@@ -43,6 +43,7 @@ from encoding import Encoded, encode  # noqa: E402
 ROUNDS = 3
 # Texts a case: about 1,500 tokens of A and 1,000 of B, what three rounds of every way can afford.
 A_PROBES, A_MIXED, A_LONG, B_MIXED = 90, 63, 30, 42
+MODEL_PROBES, MODEL_MIXED = 30, 21  # of --model: about 500 tokens each
 FLOOR_TOKENS = extraction.TOKEN_BUDGET["cpu"]
 CHECKED = 6  # texts compared with float64
 JOB_TOKENS = 105_000  # a Tiny Aya variant's texts, over which the start-up is spread
@@ -324,8 +325,8 @@ def cases(model: str | None, quick: bool) -> Iterator[Case]:
     """Build the cases one after the other: a model's texts, then the next model."""
     if model:
         subject = models.load(model)
-        yield make_case("probes", subject, models.probes(8 if quick else 100))
-        yield make_case("mixed", subject, models.mixed(9 if quick else 72))
+        yield make_case("probes", subject, models.probes(8 if quick else MODEL_PROBES))
+        yield make_case("mixed", subject, models.mixed(9 if quick else MODEL_MIXED))
     elif quick:
         yield make_case("tiny probes", models.build("tiny"), models.probes(12))
     else:

@@ -40,12 +40,18 @@ class NotRun(Exception):
     """A benchmark has left no numbers; the message is the command that makes them."""
 
 
+COMMANDS = {
+    "extract": "uv run --group bench benchmarks/extract.py",
+    "extract-mini": "uv run --group bench benchmarks/extract.py --model mini "
+    "--out benchmarks/results/extract-mini.json",
+}
+
+
 def numbers(name: str) -> dict[str, Any]:
     """Return a benchmark's JSON."""
     path = machine.RESULTS / f"{name}.json"
     if not path.is_file():
-        group = "--group bench " if name.startswith("extract") else ""
-        raise NotRun(f"uv run {group}benchmarks/{name}.py")
+        raise NotRun(COMMANDS.get(name, f"uv run benchmarks/{name}.py"))
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -74,10 +80,18 @@ def the_machine() -> str:
 
 
 def extraction() -> str:
-    """Every way of every case."""
+    """Every way of every case of the random models."""
+    return _ways(numbers("extract")["cases"])
+
+
+def extraction_mini() -> str:
+    """Every way on the embedded suite's real weights."""
+    return _ways(numbers("extract-mini")["cases"])
+
+
+def _ways(cases: dict[str, Any]) -> str:
     blocks = []
-    data = numbers("extract")["cases"]
-    for case in data.values():
+    for case in cases.values():
         low, _, middle, _, high = case["lengths"]
         rows = []
         for name, way in sorted(case["ways"].items(), key=lambda item: list(TITLES).index(item[0])):
@@ -208,7 +222,8 @@ def analysis() -> str:
         slower = case["slower_than_ours"]
         rows.append(
             [name, case["what"], spread(case["cpu_s"]["ours"], 4),
-             spread(slower["scipy"], 0) if "scipy" in slower else "",
+             "; ".join(spread(slower[key], 1) + key.removeprefix("scipy") for key in slower
+                       if key.startswith("scipy")),
              spread(slower["loops"], 0), agreed]
         )  # fmt: skip
     return markdown(
@@ -281,6 +296,29 @@ def waiting() -> str:
     return markdown(["", "wall s", "bar"], rows)
 
 
+def parts() -> str:
+    """What the speed comes from."""
+    data = numbers("parts")
+    full = data["rates"]["512"]["median"]
+    rows = [
+        [f"matrices, {tokens} tokens", spread(data["rates"][tokens], 0, unit=" GFLOP/s"),
+         f"{data['rates'][tokens]['median'] / full:.0%} of 512 tokens'"]
+        for tokens in sorted(data["rates"], key=int)
+    ]  # fmt: skip
+    for part, own, other in (
+        ("attention", "cut at the texts", "one mask"),
+        ("pooling", "sums", "matrix product"),
+    ):
+        for length, found in sorted(data[part].items(), key=lambda item: int(item[0])):
+            mine, theirs = (found["cpu_s"][name]["median"] * 1e6 for name in (own, other))
+            rows.append(
+                [f"{part}, texts of {length} tokens",
+                 f"{mine:.0f} µs {own}, {theirs:.0f} µs {other}",
+                 f"{spread(found['ratio'], 1)} x"]
+            )  # fmt: skip
+    return markdown(["part of a layer of A, row of 512 tokens", "", ""], rows)
+
+
 def overlap() -> str:
     """What overlapping fetch, compute and writes saves."""
     data = numbers("overlap")
@@ -292,8 +330,8 @@ def overlap() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     table.__name__: table
     for table in (
-        the_machine, extraction, bars, predictions, seventy, disk, analysis, concepts, languages,
-        activations, waiting, overlap,
+        the_machine, extraction, extraction_mini, parts, bars, predictions, seventy, disk, analysis,
+        concepts, languages, activations, waiting, overlap,
     )
 }  # fmt: skip
 
