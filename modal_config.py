@@ -16,6 +16,7 @@ MODULES = (
     "artifacts",
     "activation_store",
     "weight_cache",
+    "hub",
     "model_loader",
     "extraction",
     "modal_config",

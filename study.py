@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import tomllib
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -141,6 +142,14 @@ def _plain(value: Any) -> Any:
 def unknown(kind: str, value: object, valid: Iterable[str]) -> str:
     """Say that ``value`` is not a known ``kind`` and list the valid ones."""
     return f"unknown {kind} {value!r}; valid: {', '.join(valid)}"
+
+
+def visible(text: str) -> str:
+    """Show what a screen hides: format, control and lone surrogate characters as code points."""
+    return "".join(
+        f"⟨U+{ord(char):04X}⟩" if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char
+        for char in text
+    )
 
 
 def load_languages(path: Path = LANGUAGE_FILE) -> dict[str, Language]:
@@ -454,14 +463,20 @@ def run_stage(prog: str, stage: Callable[[], object]) -> int:
         )
         return EXIT_INTERRUPTED
     except OSError as error:
-        if error.errno not in _OS_MENDS or (error.filename is None and error.errno != errno.ENOSPC):
+        if not is_disk_error(error):
             raise
         where = error.filename or "the run folder"
-        print(
-            f"{prog}: error: {where}: {error.strerror}; {_OS_MENDS[error.errno]}", file=sys.stderr
-        )
+        mend = _OS_MENDS[error.errno or errno.ENOSPC]
+        print(f"{prog}: error: {where}: {error.strerror}; {mend}", file=sys.stderr)
         return EXIT_DATA
     return 0
+
+
+def is_disk_error(error: Exception) -> bool:
+    """Say whether this machine's disk refused: full, read-only, not permitted …"""
+    if not isinstance(error, OSError) or error.errno not in _OS_MENDS:
+        return False
+    return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def leave(code: int) -> NoReturn:
