@@ -236,7 +236,7 @@ def check_plan(
     folder: Path, plan: dict[str, Any], wanted: dict[str, Any], fields: Sequence[str]
 ) -> None:
     """Refuse to go on under a plan whose ``fields`` differ from what is asked now."""
-    changed = [name for name in fields if name in wanted and plan[name] != wanted[name]]
+    changed = [name for name in fields if name in wanted and plan.get(name) != wanted[name]]
     if changed:
         raise StudyError(
             f"{store.plan_path(folder)}: {', '.join(changed)} changed since these "
@@ -252,7 +252,7 @@ def finished(folder: Path, manifest: Manifest, variant: Variant) -> bool:
     wanted = _requested_inputs(manifest, variant, {**plan["source"], **_known(variant)}, "")
     del wanted["dtype"]  # a finished extraction in another precision is kept; --overwrite redoes it
     check_plan(folder, plan, wanted, list(wanted))
-    return not store.missing_shards(folder, plan)
+    return store.tokens_are_valid(folder, plan) and not store.missing_shards(folder, plan)
 
 
 def _known(variant: Variant) -> dict[str, Any]:
@@ -319,6 +319,8 @@ def extract_variant(
     }
     if store.plan_path(folder).is_file() and not options.overwrite:
         check_plan(folder, store.load_plan(folder), plan, list(plan))
+        if not store.tokens_are_valid(folder, plan):
+            artifacts.save_json(folder / "tokens.json", tokens, indent=None)
     else:
         for old in folder.glob("shard-*.safetensors"):
             old.unlink()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -94,6 +95,18 @@ def _check_file(path: Path, repository: Repository) -> None:
             f"{repository.wanted_by}: {path}: its hash is {found}, the hub says {expected}; delete "
             f"{path.resolve()} and run again: it is fetched anew"
         )
+
+
+def describe_model(repository: Repository, revision: str | None) -> tuple[dict[str, Any], int]:
+    """Return a model's configuration and the bytes of its safetensors; fetches no weights."""
+    import huggingface_hub
+
+    with errors(repository):
+        name, api = repository.name, huggingface_hub.HfApi()
+        config = huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
+        files = api.model_info(name, revision=revision, files_metadata=True).siblings or []
+        size = sum(f.size or 0 for f in files if f.rfilename.endswith(".safetensors"))
+        return dict(json.loads(Path(config).read_text("utf-8"))), size
 
 
 def dataset_commit(repository: Repository) -> str | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import artifacts
 import hub
 import study
 from study import StudyError
@@ -168,6 +169,7 @@ def load_flores(
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 raise StudyError(f"{named[code]}: line {number} is blank")
+            artifacts.check_text(line, f"{named[code]}: line {number}", "mend the corpus")
     if limit is not None:
         texts = {code: lines[:limit] for code, lines in texts.items()}
     ids = [f"{FLORES_SPLIT}-{n:04d}" for n in range(1, len(texts[pivot]) + 1)]

@@ -140,7 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
                 "_id": "0", "id": f"{owner}/{name}", "sha": repo.commit, "private": False,
                 "gated": "manual" if repo.gated else False, "disabled": False, "tags": [],
                 "downloads": 0, "likes": 0, "lastModified": "2026-01-01T00:00:00.000Z",
-                "siblings": [{"rfilename": file} for file in repo.files],
+                "siblings": [{"rfilename": file, "size": len(data), "blobId": "0" * 40}
+                             for file, data in repo.files.items()],
             })  # fmt: skip
         elif what == "tree":
             below = "/".join(rest[2:])
