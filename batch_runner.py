@@ -241,7 +241,7 @@ def run(config: Config, *, inside_modal: bool = False) -> None:
     if not config.local:
         _refuse_local_sources(manifest, variants)
     started = time.monotonic()
-    with run_lock.hold(config.paths.run_dir, PROG), interrupts.prompt(PROG):
+    with interrupts.prompt(PROG), run_lock.hold(config.paths.run_dir, PROG):
         todo = [
             v for v in variants if config.options.overwrite or not _finished(config, manifest, v)
         ]
