@@ -103,7 +103,7 @@ def extract_remote(manifest_json: str, name: str, options: dict[str, Any]) -> di
 
 
 def remote_device(manifest: Manifest, asked: str) -> str:
-    """Return where a container computes; raises RuntimeError without CUDA.
+    """Return where a container computes; raises StudyError without CUDA.
 
     A suite with ``allow_cpu`` may do without a GPU.
     """
@@ -113,8 +113,8 @@ def remote_device(manifest: Manifest, asked: str) -> str:
         return "cuda"
     if manifest.suite.allow_cpu and asked in ("auto", "cpu"):
         return "cpu"
-    raise RuntimeError(
-        f"no CUDA device in this container for --device {asked}: check --gpu and GPU in "
+    raise StudyError(
+        f"no CUDA device in the container for --device {asked}: check --gpu and GPU in "
         "modal_config.py (a suite with allow_cpu = true may use the CPU)"
     )
 

@@ -120,7 +120,10 @@ def shards(home: Path, name: str) -> list[bytes]:
     return [p.read_bytes() for p in sorted((home / "run/activations" / name).glob("shard-*"))]
 
 
-@pytest.mark.fault("hub: cold download, then a warm cache, then `HF_HUB_OFFLINE=1`", "same bytes; weights fetched once; offline asks nothing and names what is not cached")
+@pytest.mark.fault(
+    "hub: cold download, then a warm cache, then `HF_HUB_OFFLINE=1`",
+    "same bytes; weights fetched once; offline asks nothing, names what is missing",
+)
 def test_cold_then_warm_then_offline(hub: loopback_hub.Hub, home: Path, worker: Worker) -> None:
     serve_copy(hub, home, "base")
     hub.log.clear()
@@ -149,7 +152,10 @@ def test_cold_then_warm_then_offline(hub: loopback_hub.Hub, home: Path, worker: 
     assert hub.log == []
 
 
-@pytest.mark.fault("hub: gated without token; token without access; invalid token", "exit 1; the licence page and `hf auth login` named")
+@pytest.mark.fault(
+    "hub: gated without token; token without access; invalid token",
+    "exit 1; the licence page and `hf auth login` named",
+)
 @pytest.mark.parametrize(
     ("token", "message"),
     [
@@ -197,7 +203,10 @@ def test_what_does_not_exist_is_named(
     assert message in error, error
 
 
-@pytest.mark.fault("hub: the connection breaks in the middle of the weights", "resumed from the bytes that are there")
+@pytest.mark.fault(
+    "hub: the connection breaks in the middle of the weights",
+    "resumed from the bytes that are there",
+)
 def test_a_download_that_breaks_off_is_resumed(
     hub: loopback_hub.Hub, home: Path, worker: Worker
 ) -> None:
@@ -216,7 +225,10 @@ def test_a_download_that_breaks_off_is_resumed(
     assert gets[1].endswith(f"bytes={10 * 1024 * 1024}-")
 
 
-@pytest.mark.fault("hub: weights arrive altered", "refused by their sha256; fetched anew after the file named is deleted")
+@pytest.mark.fault(
+    "hub: weights arrive altered",
+    "refused by their sha256; fetched anew after the file named is deleted",
+)
 def test_weights_that_are_not_what_the_hub_lists_are_refused_then_fetched_anew(
     hub: loopback_hub.Hub, home: Path, worker: Worker
 ) -> None:
@@ -244,7 +256,10 @@ def test_a_truncated_file_is_refused(hub: loopback_hub.Hub, home: Path, worker: 
     assert not shards(home, "short")
 
 
-@pytest.mark.fault("hub: stops answering; answers 503", "ends after the client"s timeout; says to run again")
+@pytest.mark.fault(
+    "hub: stops answering; answers 503",
+    "ends after the client's timeout; says to run again",
+)
 def test_a_hub_that_stops_answering_or_is_down(
     hub: loopback_hub.Hub, home: Path, worker: Worker
 ) -> None:
@@ -265,7 +280,10 @@ def test_a_hub_that_stops_answering_or_is_down(
         del hub.repos[f"{OWNER}/absent"]
 
 
-@pytest.mark.fault("hub: a repository with pickled weights; with code of its own", "both refused, the code is not run")
+@pytest.mark.fault(
+    "hub: a repository with pickled weights; with code of its own",
+    "both refused, the code is not run",
+)
 def test_only_safetensors_and_no_code_of_the_repository(
     hub: loopback_hub.Hub, home: Path, worker: Worker
 ) -> None:
@@ -330,7 +348,10 @@ def stimuli(home: Path, worker: Worker, run: Path, token: str = "") -> tuple[int
     return worker.run("build_stimuli", *line, token=token)
 
 
-@pytest.mark.fault("FLORES+ from the hub (gated, parquet), then offline", "commit and hash recorded; the same manifest offline")
+@pytest.mark.fault(
+    "FLORES+ from the hub (gated, parquet), then offline",
+    "commit and hash recorded; the same manifest offline",
+)
 def test_flores_plus_from_the_hub(
     hub: loopback_hub.Hub, home: Path, worker: Worker, flores: Path, tmp_path: Path
 ) -> None:
@@ -354,7 +375,10 @@ def test_flores_plus_from_the_hub(
     assert again == study.RunPaths(tmp_path / "run").manifest.read_bytes()
 
 
-@pytest.mark.fault("FLORES+: gated; other ids; other column; broken parquet; gone", "each refused, how to go on without it named")
+@pytest.mark.fault(
+    "FLORES+: gated; other ids; other column; broken parquet; gone",
+    "each refused, how to go on without it named",
+)
 def test_flores_plus_refusals(
     hub: loopback_hub.Hub, home: Path, worker: Worker, flores: Path, tmp_path: Path
 ) -> None:
