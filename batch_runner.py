@@ -57,7 +57,8 @@ def run_local(config: Config, manifest: Manifest, variants: Sequence[Variant]) -
         with tqdm(total=0, unit="token", desc=f"{variant.name}: loading", mininterval=0.5) as bar:
 
             def announce(tokens: int, note: str, bar: Any = bar, name: str = variant.name) -> None:
-                bar.set_description(f"{name} on {note}")
+                bar.write(f"{name}: on {note}")
+                bar.set_description(name)
                 bar.reset(total=tokens)
 
             extraction.extract_variant(

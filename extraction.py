@@ -31,6 +31,10 @@ MAX_TOKENS = 2048  # a stimulus is a sentence, not a document
 SELF_CHECK_TEXTS = 8
 # Largest relative deviation of a packed vector from a one-by-one forward.
 SELF_CHECK_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
+# Devices whose results are compared with the CPU's before they are used, and the smallest cosine of
+# a pooled vector there that is let pass.
+UNPROVEN_DEVICES = ("mps",)
+PARITY_COSINE = {"float32": 0.9999, "bfloat16": 0.999}
 _CODE = ("activation_store.py", "extraction.py", "model_loader.py")
 
 
@@ -212,6 +216,32 @@ def can_pack(loaded: Any, encoded: Sequence[Encoded]) -> bool:
     return False
 
 
+def check_device(loaded: Any, encoded: Sequence[Encoded]) -> str:
+    """Compare an unproven device with the CPU on a few texts; returns a note for the user.
+
+    Raises StudyError if a pooled vector differs.
+    """
+    import torch
+
+    import model_loader
+
+    kind = loaded.device.type
+    if kind not in UNPROVEN_DEVICES:
+        return ""
+    texts = _mixed_lengths(encoded)
+    there = np.concatenate([pool_pack(loaded, [text])[0] for text in texts], axis=1)
+    with model_loader.moved(loaded, torch.device("cpu")):
+        here = np.concatenate([pool_pack(loaded, [text])[0] for text in texts], axis=1)
+    norms = np.linalg.norm(there, axis=-1) * np.linalg.norm(here, axis=-1)
+    cosine = float(((there * here).sum(-1) / np.where(norms > 0, norms, 1))[norms > 0].min())
+    if not cosine >= PARITY_COSINE[str(loaded.dtype).removeprefix("torch.")]:
+        raise StudyError(
+            f"--device {kind}: its vectors differ from the CPU's (smallest cosine {cosine:.6f}); "
+            "use --device cpu"
+        )
+    return f", same as the CPU (cosine {cosine:.6f})"
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that decide the numbers."""
     names = ("torch", "transformers", "tokenizers", "numpy", "safetensors", "peft")
@@ -300,6 +330,7 @@ def extract_variant(
         s.stimulus_id: audit(loaded.tokenizer, s, e)
         for s, e in zip(manifest.stimuli, encoded, strict=True)
     }
+    parity = check_device(loaded, encoded)
     packable = can_pack(loaded, encoded)
     budget = options.token_budget or TOKEN_BUDGET[device.type]
     packs = make_packs([len(e.token_ids) for e in encoded], budget, packable=packable)
@@ -328,7 +359,8 @@ def extract_variant(
         artifacts.save_json(store.plan_path(folder), plan)
     todo = store.missing_shards(folder, plan)
     by_id = {item.stimulus_id: item for item in encoded}
-    note = f"{device.type} ({why}), {plan['dtype']}" + ("" if packable else ", not packable")
+    note = f"{device.type} ({why}), {plan['dtype']}{parity}"
+    note += "" if packable else ", not packable"
     announce(sum(len(by_id[i].token_ids) for n in todo for i in plan["shards"][n]["ids"]), note)
     sha = artifacts.digest(plan)
     for number in todo:

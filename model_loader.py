@@ -222,6 +222,19 @@ def wrap(
     return LoadedModel(decoder, causal_lm, tokenizer, blocks, final_norm, device, dtype)
 
 
+@contextlib.contextmanager
+def moved(loaded: LoadedModel, device: torch.device) -> Iterator[None]:
+    """Keep a model on another device while the context lasts."""
+    before = loaded.device
+    try:
+        loaded.causal_lm.to(device)
+        loaded.device = device
+        yield
+    finally:
+        loaded.causal_lm.to(before)
+        loaded.device = before
+
+
 def find_blocks(decoder: nn.Module) -> tuple[nn.ModuleList, nn.Module]:
     """Return the decoder's block list and its final norm, found by structure.
 
