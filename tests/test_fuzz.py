@@ -1,6 +1,6 @@
 """Every loader on damaged files: a valid value or one clear error, never a crash of another kind.
 
-``FUZZ_EXAMPLES`` sets how many files each loader is given (default 60).
+``FUZZ_EXAMPLES`` sets how many files each loader is given (default 150).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import activation_store as store
 import artifacts
 import study
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 FUZZ = settings(
     max_examples=EXAMPLES, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -29,7 +29,8 @@ FUZZ = settings(
 CHARACTERS = some.characters(codec=None)  # lone surrogates, controls and bidi marks included
 VALUES = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats() | some.text(CHARACTERS)
-    | some.sampled_from(["../../x", "\ud800", "a" * 20_000, 10**400, 1e308, -1, "", "C01"]),
+    | some.sampled_from(["../../x", "\ud800", "a" * 20_000, 10**400, 1e308, -1, "", "C01"])
+    | some.sampled_from([[], {}, [[]], [{}], {"name": []}, [None], True, float("nan")]),
     lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(), inner, max_size=3),
     max_leaves=5,
 )  # fmt: skip
@@ -39,7 +40,7 @@ def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the paths of (at most three entries of) every container in ``data``."""
     found = [path]
     entries = data.items() if isinstance(data, dict) else enumerate(data[:3])
-    for key, value in list(entries)[:12]:
+    for key, value in list(entries)[:40]:
         found += places(value, (*path, key)) if isinstance(value, (dict, list)) else [(*path, key)]
     return found
 
@@ -105,7 +106,11 @@ def load_probes_again(path: Path) -> Any:
 
 
 def load_plan_again(path: Path) -> Any:
+    """A plan that loads can be walked the way the stages walk it."""
     plan = store.load_plan(path.parent)
+    for shard in plan["shards"]:
+        assert {name for pack in shard["packs"] for name in pack} >= set(shard["span_ids"])
+    assert [*plan["source"], *plan["versions"], *plan["rows"]]
     return store.missing_shards(path.parent, plan), artifacts.digest(plan)
 
 
