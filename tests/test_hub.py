@@ -24,7 +24,7 @@ from tests.conftest import LANGUAGES, save_tiny, write_study
 
 OWNER = "CohereLabs"
 FLORES = "openlanguagedata/flores_plus"
-CONFIGS = {"en": "eng_Latn", "hi": "hin_Deva", "sw": "swh_Latn"}
+CONFIGS = {code: row.flores for code, row in study.load_languages().items()}
 # One process runs many command lines: torch and the clients are imported once.
 WORKER = """
 import contextlib, io, json, os, sys
@@ -413,3 +413,27 @@ def test_flores_plus_refusals(
     assert code == 1
     assert "does not exist" in error
     assert not run.exists()
+
+
+@pytest.mark.fault(
+    "`--suite tiny-aya` from the loopback hub: FLORES+ in ten languages, four Cohere2 variants",
+    "runs with the two commands of README; every commit recorded",
+)
+def test_the_commands_of_readme_run_the_shipped_suite(
+    hub: loopback_hub.Hub, home: Path, worker: Worker, flores: Path, tmp_path: Path
+) -> None:
+    names = ("base", "global", "fire", "earth")
+    for seed, name in enumerate(names):
+        folder = save_tiny(tmp_path / name, seed=seed)
+        hub.repos[f"{OWNER}/tiny-aya-{name}"] = loopback_hub.Repo(folder, gated=True)
+    token, line = loopback_hub.GRANTED, ["--run-dir", str(tmp_path / "run")]
+    few = ["--limit", "2", "--concepts", "C01,C02"]
+    code, error = worker.run("build_stimuli", "--suite", "tiny-aya", *line, *few, token=token)
+    assert code == 0, error
+    code, error = worker.run("batch_runner", "--local", "--device", "cpu", *line, token=token)
+    assert code == 0, error
+    for name in names:
+        plan = json.loads((tmp_path / f"run/activations/{name}/plan.json").read_text("utf-8"))
+        assert plan["source"]["revision"] == hub.repos[f"{OWNER}/tiny-aya-{name}"].commit
+    tokens = json.loads((tmp_path / "run/activations/fire/tokens.json").read_text("utf-8"))
+    assert all(entry["bos"] for entry in tokens.values())
