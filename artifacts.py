@@ -15,7 +15,6 @@ import math
 import os
 import re
 import tempfile
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ MAKE_ACTIVATIONS = "uv run batch_runner.py --local"
 MAKE_CURVES = "uv run concept_alignment.py"
 MAKE_FAILURES = "uv run failure_classifier.py"
 MAX_CHARACTERS = 10_000  # of a text: a sentence, not a document
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # Unicode's Cc and Cs
 _TEMPORARY = ".writing-"
 KINDS = ("probe", "parallel", "perturbation")
 
@@ -135,7 +135,9 @@ def _check_sum(path: Path, content: bytes, make: str) -> None:
 def load_json(path: Path, make: str) -> Any:
     """Read JSON; StudyError names ``path`` and the command ``make`` that writes it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        _check_sum(path, content, make)
+        text = content.decode("utf-8")
     except FileNotFoundError:
         raise StudyError(f"{path}: missing; make it with: {make}") from None
     except IsADirectoryError:
@@ -144,7 +146,6 @@ def load_json(path: Path, make: str) -> Any:
         raise StudyError(f"{path}: not UTF-8 ({error}); make it anew with: {make}") from None
     except (OSError, ValueError) as error:
         raise StudyError(f"{path}: cannot be read ({error})") from None
-    _check_sum(path, text.encode(), make)
     return _parse_json(text, str(path), make)
 
 
@@ -208,12 +209,12 @@ def check_text(text: str, where: str, mend: str) -> str:
             f"{where}: the text has {len(text)} characters, a sentence at most {MAX_CHARACTERS}; "
             f"{mend}"
         )
-    for position, char in enumerate(text):
-        if unicodedata.category(char) in ("Cc", "Cs"):
-            raise StudyError(
-                f"{where}: the text holds {study.visible(char)}, a control character or lone "
-                f"surrogate, at position {position}; {mend}"
-            )
+    hidden = _CONTROL.search(text)
+    if hidden:
+        raise StudyError(
+            f"{where}: the text holds {study.visible(hidden[0])}, a control character or lone "
+            f"surrogate, at position {hidden.start()}; {mend}"
+        )
     return text
 
 

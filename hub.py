@@ -53,17 +53,19 @@ def fetch_model(repository: Repository, revision: str | None, *, weights: bool) 
     """
     import huggingface_hub
 
+    wanted = [*_SETTINGS, *(_WEIGHTS if weights else ())]
     with errors(repository):
         folder = Path(
             huggingface_hub.snapshot_download(
                 repository.name,
                 revision=revision,
-                allow_patterns=[*_SETTINGS, *(_WEIGHTS if weights else ())],
+                allow_patterns=wanted,
                 ignore_patterns=list(_ELSEWHERE),
             )
         )
     for path in sorted(folder.iterdir()):
-        _check_file(path, repository)
+        if any(path.match(pattern) for pattern in wanted):
+            _check_file(path, repository)
     if weights and not list(folder.glob("*.safetensors")):
         raise StudyError(
             f"{repository.wanted_by}: {repository.name} at {folder.name} has no safetensors "
@@ -137,9 +139,10 @@ def errors(repository: Repository, *more: type[Exception]) -> Iterator[None]:
     except (OSError, ValueError, httpx2.HTTPError, *more) as error:
         if study.is_disk_error(error):
             raise
-        raise StudyError(
-            f"{repository.wanted_by}: {_explain(error, repository)}; {repository.without}"
-        ) from None
+        message = f"{repository.wanted_by}: {_explain(error, repository)}"
+        if repository.without:
+            message += f"; {repository.without}"
+        raise StudyError(message) from None
 
 
 @functools.cache

@@ -41,11 +41,12 @@ def prompt(prog: str) -> Iterator[None]:
         raise Terminated
 
     def watch() -> None:
-        while numbers := reader.recv(1):
-            if numbers[0] in (signal.SIGINT, signal.SIGTERM) and not left.wait(GRACE_S):
-                terminated = numbers[0] == signal.SIGTERM
-                os.write(2, f"\n{study.interrupted(prog)}\n".encode())
-                os._exit(study.EXIT_TERMINATED if terminated else study.EXIT_INTERRUPTED)
+        with reader:
+            while numbers := reader.recv(1):
+                if numbers[0] in (signal.SIGINT, signal.SIGTERM) and not left.wait(GRACE_S):
+                    terminated = numbers[0] == signal.SIGTERM
+                    os.write(2, f"\n{study.interrupted(prog)}\n".encode())
+                    os._exit(study.EXIT_TERMINATED if terminated else study.EXIT_INTERRUPTED)
 
     before = signal.signal(signal.SIGTERM, terminate)
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)

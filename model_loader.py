@@ -159,6 +159,11 @@ def model_errors(variant: Variant, source: Source) -> Iterator[None]:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if study.is_disk_error(error):
             raise
+        if isinstance(error, torch.OutOfMemoryError):
+            raise StudyError(
+                f"variant {variant.name}: not enough memory on the device to load it; use --dtype "
+                "bf16 or --device cpu"
+            ) from None
         text = next((line for line in str(error).splitlines() if line.strip()), "")
         raise StudyError(
             f"variant {variant.name}: the model in {source.location} cannot be loaded "
@@ -200,7 +205,9 @@ def load_variant(
 
         with model_errors(variant, source):
             causal_lm = PeftModel.from_pretrained(causal_lm, source.adapter).merge_and_unload()
-    return wrap(causal_lm.to(device), tokenizer, device, dtype)
+    with model_errors(variant, source):
+        causal_lm = causal_lm.to(device)
+    return wrap(causal_lm, tokenizer, device, dtype)
 
 
 def _check_whole(variant: Variant, source: Source, report: dict[str, Any]) -> None:

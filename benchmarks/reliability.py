@@ -22,8 +22,14 @@ import pytest
 import study
 
 PAGE = study.ROOT / "docs" / "reliability.md"
-FILES = ("test_reliability.py", "test_hub.py", "test_modal.py", "test_fuzz.py")
-FUZZ_EXAMPLES = 500
+FILES = (
+    "test_reliability.py",
+    "test_hub.py",
+    "test_modal.py",
+    "test_batch_runner.py",
+    "test_fuzz.py",
+)
+FUZZ_EXAMPLES = 300
 
 HEAD = """# Faults tried, and what happens
 

@@ -29,6 +29,7 @@ import activation_store as store
 import artifacts
 import batch_runner
 import build_stimuli
+import extraction
 import hub
 import interrupts
 import model_loader
@@ -42,11 +43,11 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 FORK_SERVER = """
 import json, os, resource, sys
 import tqdm
-import batch_runner, model_loader, study
+import batch_runner, extraction, model_loader, study
 from tests.conftest import byte_tokenizer, tiny_model
 byte_tokenizer(), tiny_model("cohere2", 0)  # imports what loading imports
 for line in sys.stdin:
-    argv, log, limit = json.loads(line)
+    argv, log, limit, extraction.SHARD_STIMULI = json.loads(line)
     child = os.fork()
     if child == 0:
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
@@ -63,6 +64,7 @@ class ForkServer:
 
     def __init__(self, log: Path) -> None:
         self.log = log
+        self.shard_stimuli = extraction.SHARD_STIMULI
         self.process = subprocess.Popen(
             [sys.executable, "-c", FORK_SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             text=True, env=ENVIRONMENT, cwd=study.ROOT,
@@ -71,7 +73,8 @@ class ForkServer:
     def start(self, *argv: str, limit: int = resource.RLIM_INFINITY) -> int:
         """Start a run; returns its process id."""
         assert self.process.stdin is not None
-        print(json.dumps([argv, str(self.log), limit]), file=self.process.stdin, flush=True)
+        message = json.dumps([argv, str(self.log), limit, self.shard_stimuli])
+        print(message, file=self.process.stdin, flush=True)
         return self._number()
 
     def _number(self) -> int:
@@ -136,29 +139,36 @@ def fresh(whole: Path, tmp_path: Path) -> Path:
     "bytes identical to an uninterrupted run, no leftovers",
 )
 def test_sigkill_at_random_moments(
-    whole: Path, expected: dict[str, bytes], server: ForkServer, tmp_path: Path,
+    whole: Path, server: ForkServer, tmp_path: Path, monkeypatch: Any,
     record_property: Callable[[str, object], None],
 ) -> None:  # fmt: skip
+    monkeypatch.setattr(server, "shard_stimuli", 32)  # many shards: many places to be killed at
     run = fresh(whole, tmp_path)
-    started = time.monotonic()
     assert server.run(*flags(run)) == 0
+    expected = contents(run)
+    shards = sum(name.startswith("shard") for name in expected)
+    started = time.monotonic()
+    assert server.run(*flags(run, "--overwrite")) == 0
     duration = time.monotonic() - started
     draw = random.Random(study.SEED)
-    reached = []
-    for _ in range(KILLS):
+    reached: list[int] = []
+    for _ in range(5 * KILLS):
         shutil.rmtree(run / "activations")
         child = server.start(*flags(run))
         time.sleep(draw.uniform(0, duration))
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-        server.wait()
+        if server.wait() != -signal.SIGKILL:
+            continue  # it had ended before: not a kill
         reached.append(len(list((run / "activations").glob("base/shard-*"))))
         assert server.run(*flags(run)) == 0
         assert contents(run) == expected
         assert not (run / run_lock.NAME).exists()
-    record_property("measured", f"shards there at the kills: {sorted(reached)} of "
-                    f"{len([n for n in expected if n.startswith('shard')])}")  # fmt: skip
-    assert min(reached) < max(reached)  # the moments were spread
+        if len(reached) == KILLS:
+            break
+    record_property("measured", f"shards there at the kills: {sorted(reached)} of {shards}")
+    assert len(reached) == KILLS
+    assert len(set(reached)) >= 5  # spread over the extraction, not all before or after it
 
 
 @pytest.mark.parametrize(
