@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,37 @@ def load_plan(folder: Path) -> dict[str, Any]:
             f"{path}: schema_version {plan['schema_version']!r} is of another version; "
             f"make it anew with: {artifacts.MAKE_ACTIVATIONS} --overwrite"
         )
+    broken = [name for name, is_good in _PLAN_CHECKS.items() if not is_good(plan[name])]
+    if broken:
+        raise StudyError(
+            f"{path}: field {broken[0]!r} has the wrong form; make it anew with: "
+            f"{artifacts.MAKE_ACTIVATIONS} --overwrite"
+        )
     return dict(plan)
+
+
+def _are_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_shard(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and all(_are_strings(value.get(name)) for name in ("ids", "span_ids"))
+        and isinstance(value.get("packs"), list)
+        and all(map(_are_strings, value["packs"]))
+        and [name for pack in value["packs"] for name in pack] == value["ids"]
+        and set(value["span_ids"]) <= set(value["ids"])
+    )
+
+
+_PLAN_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "source": lambda value: isinstance(value, dict),
+    "versions": lambda value: isinstance(value, dict),
+    "rows": lambda value: _are_strings(value) and len(value) >= 3,
+    "hidden_size": lambda value: type(value) is int and value > 0,
+    "shards": lambda value: isinstance(value, list) and all(map(_is_shard, value)),
+}
 
 
 def save_shard(path: Path, tensors: dict[str, np.ndarray], plan_sha256: str) -> None:
@@ -109,6 +139,25 @@ def _content_hash(tensors: dict[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
+# What a broken header raises: some dtypes and shapes fail only when the tensor is asked for.
+_UNREADABLE = (
+    SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError,
+)  # fmt: skip
+
+
+def _has_form(tensors: dict[str, np.ndarray]) -> bool:
+    """Say whether a shard holds every pooling with its exponents, and absmax."""
+    for name in study.POOLINGS:
+        vectors, exponents = tensors.get(name), tensors.get(f"{name}.exponent")
+        if vectors is None or exponents is None or vectors.ndim != 3:
+            return False
+        if vectors.dtype != np.float16 or exponents.dtype != np.int8:
+            return False
+        if exponents.shape != vectors.shape[:2]:
+            return False
+    return "absmax" in tensors
+
+
 def read_shard(path: Path, plan_sha256: str) -> dict[str, np.ndarray]:
     """Read a shard and check both hashes; raises StudyError naming the file and the mend."""
     mend = f"make it anew with: {artifacts.MAKE_ACTIVATIONS}"
@@ -118,13 +167,15 @@ def read_shard(path: Path, plan_sha256: str) -> dict[str, np.ndarray]:
             tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise StudyError(f"{path}: missing; {mend}") from None
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+    except _UNREADABLE as error:
         raise StudyError(f"{path}: truncated or not a safetensors file ({error}); {mend}") from None
     plan, _, content = hashes.removeprefix("plan=").partition(" content=")
     if plan != plan_sha256:
         raise StudyError(f"{path}: belongs to another plan; {mend} --overwrite")
     if content != _content_hash(tensors):
         raise StudyError(f"{path}: content does not match its hash (altered on disk); {mend}")
+    if not _has_form(tensors):
+        raise StudyError(f"{path}: lacks a pooling, or has it in another form; {mend}")
     return tensors
 
 
@@ -137,6 +188,15 @@ def shard_is_valid(path: Path, plan_sha256: str) -> bool:
     except StudyError:
         return False
     return True
+
+
+def tokens_are_valid(folder: Path, plan: dict[str, Any]) -> bool:
+    """Say whether tokens.json is there and is what the plan was made with."""
+    try:
+        tokens = artifacts.load_json(folder / "tokens.json", artifacts.MAKE_ACTIVATIONS)
+    except StudyError:
+        return False
+    return bool(artifacts.digest(tokens) == plan.get("tokens_sha256"))
 
 
 def missing_shards(folder: Path, plan: dict[str, Any]) -> list[int]:

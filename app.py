@@ -286,8 +286,9 @@ class PairModel:
         """Return the raw cosine per row 0..L of two sentences; StudyError on unusable text."""
         import numpy as np
 
-        import extraction
+        import encoding
         import model_loader
+        import packs
 
         for text in (left, right):
             if not text.strip():
@@ -309,7 +310,7 @@ class PairModel:
         vectors = []
         for text in (left, right):
             stimulus = artifacts.Stimulus("typed", "probe", "typed", None, "und", text, None)
-            pooled, _ = extraction.pool_pack(model, [extraction.encode(model.tokenizer, stimulus)])
+            pooled, _ = packs.pool_pack(model, [encoding.encode(model.tokenizer, stimulus)])
             vectors.append(pooled[:-1, 0, pooling])
         norms = [np.linalg.norm(v, axis=-1) for v in vectors]
         return [float(c) for c in (vectors[0] * vectors[1]).sum(-1) / (norms[0] * norms[1])]

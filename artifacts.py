@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -29,6 +31,9 @@ MAKE_MANIFEST = "uv run build_stimuli.py"
 MAKE_ACTIVATIONS = "uv run batch_runner.py --local"
 MAKE_CURVES = "uv run concept_alignment.py"
 MAKE_FAILURES = "uv run failure_classifier.py"
+MAX_CHARACTERS = 10_000  # of a text: a sentence, not a document
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # Unicode's Cc and Cs
+_TEMPORARY = ".writing-"
 KINDS = ("probe", "parallel", "perturbation")
 VALIDATION = study.ROOT / "docs" / "validation.json"  # benchmarks/validation.py
 
@@ -40,7 +45,7 @@ VALIDATION = study.ROOT / "docs" / "validation.json"  # benchmarks/validation.py
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary sibling; on success fsync it and put it in place of ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f"{_TEMPORARY}{path.name}-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as handle:
             yield handle
@@ -54,6 +59,15 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that a killed run left beside its artefacts in ``folder``.
+
+    Only for the holder of the run folder's lock: no one else may be writing there.
+    """
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        path.unlink(missing_ok=True)
 
 
 def canonical_json(data: Any, *, indent: int | None = 1) -> str:
@@ -70,20 +84,93 @@ def digest(data: Any) -> str:
 
 def save_json(path: Path, data: Any, *, indent: int | None = 1) -> None:
     """Write ``data`` as canonical JSON, atomically."""
+    _write(path, canonical_json(data, indent=indent).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
     with atomic_write(path) as handle:
-        handle.write(canonical_json(data, indent=indent).encode())
+        handle.write(content)
+    _record_sum(path, content)
+
+
+# --- hashes of the results --------------------------------------------------------------------
+
+
+def _sums(path: Path) -> tuple[Path, str] | None:
+    """Return the SHA256SUMS that covers ``path`` and its name there (read by ``sha256sum -c``)."""
+    if path.parent.name == "results":
+        return path.parent / "SHA256SUMS", path.name
+    if path.name == "p1_edge_cases.json":
+        return path.parent / "results" / "SHA256SUMS", f"../{path.name}"
+    return None
+
+
+def _read_sums(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    return {name: sha for sha, _, name in (line.partition("  ") for line in lines) if name}
+
+
+def _record_sum(path: Path, content: bytes) -> None:
+    where = _sums(path)
+    if where is not None:
+        sums = _read_sums(where[0]) | {where[1]: hashlib.sha256(content).hexdigest()}
+        with atomic_write(where[0]) as handle:
+            handle.write("".join(f"{sums[n]}  {n}\n" for n in sorted(sums)).encode())
+
+
+def _check_sum(path: Path, content: bytes, make: str) -> None:
+    """Refuse a result that is not what was written; one that no SHA256SUMS lists passes."""
+    where = _sums(path)
+    expected = _read_sums(where[0]).get(where[1]) if where else None
+    if where and expected and hashlib.sha256(content).hexdigest() != expected:
+        raise StudyError(
+            f"{path}: altered since it was written ({where[0]}); make it anew with: {make}"
+        )
+
+
+# --- reading ----------------------------------------------------------------------------------
 
 
 def load_json(path: Path, make: str) -> Any:
     """Read JSON; StudyError names ``path`` and the command ``make`` that writes it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        _check_sum(path, content, make)
+        text = content.decode("utf-8")
     except FileNotFoundError:
         raise StudyError(f"{path}: missing; make it with: {make}") from None
     except IsADirectoryError:
         raise StudyError(f"{path}: is a folder, not a file; move it away, then: {make}") from None
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path}: not UTF-8 ({error}); make it anew with: {make}") from None
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: cannot be read ({error})") from None
+    return _parse_json(text, str(path), make)
+
+
+def _parse_json(text: str, source: str, make: str) -> Any:
+    """Parse strict JSON: finite numbers, no lone surrogates, so that it can be written again."""
+    try:
+        data = json.loads(text, parse_float=_finite_float, parse_constant=_finite_float)
+        if re.search(r"\\u[dD][89a-fA-F]", text):
+            json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise StudyError(
+            f"{source}: holds a lone surrogate; mend it or make it anew with: {make}"
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise StudyError(f"{path}: not valid JSON ({error}); make it anew with: {make}") from None
+        raise StudyError(f"{source}: not valid JSON ({error}); make it anew with: {make}") from None
+    return data
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return value
 
 
 def _need(record: Any, name: str, kind: type | tuple[type, ...], where: str, make: str) -> Any:
@@ -100,10 +187,42 @@ def _need(record: Any, name: str, kind: type | tuple[type, ...], where: str, mak
     return value
 
 
+def _need_name(record: Any, name: str, where: str, make: str) -> str:
+    """Return an identifier: it becomes part of ids and messages, never of a path outside."""
+    value = str(_need(record, name, str, where, make))
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+        raise StudyError(
+            f"{where}: field {name!r} must be at most 100 letters, digits, . _ -, is "
+            f"{value[:60]!r}; mend it or make it anew with: {make}"
+        )
+    return value
+
+
+def check_text(text: str, where: str, mend: str) -> str:
+    """Return ``text`` if a model can be asked to read it.
+
+    Zero-width and bidirectional characters are data and stay. Raises StudyError for an empty or
+    over-long text, control characters and lone surrogates.
+    """
+    if not text.strip():
+        raise StudyError(f"{where}: the text is empty; {mend}")
+    if len(text) > MAX_CHARACTERS:
+        raise StudyError(
+            f"{where}: the text has {len(text)} characters, a sentence at most {MAX_CHARACTERS}; "
+            f"{mend}"
+        )
+    hidden = _CONTROL.search(text)
+    if hidden:
+        raise StudyError(
+            f"{where}: the text holds {study.visible(hidden[0])}, a control character or lone "
+            f"surrogate, at position {hidden.start()}; {mend}"
+        )
+    return text
+
+
 def save_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a long table: floats with 6 significant digits, missing values empty."""
-    with atomic_write(path) as handle:
-        handle.write(table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
+    _write(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
 
 
 def load_csv(path: Path, columns: tuple[str, ...], make: str) -> pd.DataFrame:
@@ -111,10 +230,12 @@ def load_csv(path: Path, columns: tuple[str, ...], make: str) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        content = path.read_bytes()
+        _check_sum(path, content, make)
+        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     except FileNotFoundError:
         raise StudyError(f"{path}: missing; make it with: {make}") from None
-    except (ValueError, IsADirectoryError) as error:
+    except (ValueError, OSError, OverflowError) as error:
         raise StudyError(f"{path}: not a readable table ({error}); make it anew: {make}") from None
     missing = [name for name in columns if name not in table.columns]
     if missing:
@@ -159,13 +280,15 @@ def load_probes(path: Path) -> list[Concept]:
     raw = load_json(path, make)
     concepts = []
     for row in _need(raw, "concepts", list, str(path), make):
-        cid = _need(row, "id", str, f"{path}: concepts", make)
+        cid = _need_name(row, "id", f"{path}: concepts", make)
         where = f"{path}: {cid}"
         terms, sources, sentences = {}, {}, {}
         for code, entry in _need(row, "languages", dict, where, make).items():
             here = f"{where}: {code}"
             terms[code] = _need(entry, "term", str, here, make)
             sources[code] = _need(entry, "sources", list, here, make)
+            if not all(isinstance(source, str) for source in sources[code]):
+                raise StudyError(f"{here}: sources must be strings; mend them")
             sentences[code] = [
                 _probe_sentence(s, here, make) for s in _need(entry, "sentences", list, here, make)
             ]
@@ -180,7 +303,7 @@ def load_probes(path: Path) -> list[Concept]:
                 terms,
                 sources,
                 sentences,
-                row.get("notes", {}),
+                _need(row, "notes", dict, where, make) if "notes" in row else {},
             )
         )
     if len({concept.id for concept in concepts}) != len(concepts):
@@ -194,10 +317,11 @@ def _probe_sentence(raw: Any, where: str, make: str) -> ProbeSentence:
         _need(raw, "text", str, where, make),
         _need(raw, "surface", str, where, make),
     )
+    check_text(sentence.text, f"{where}: wording {sentence.wording}", "mend the sentence")
     count = sentence.text.count(sentence.surface) if sentence.surface else 0
     if count != 1:
         raise StudyError(
-            f"{where}: wording {sentence.wording}: surface {sentence.surface!r} occurs "
+            f"{where}: wording {sentence.wording}: surface {sentence.surface[:60]!r} occurs "
             f"{count} times in its sentence, must occur once; mend `surface`"
         )
     return sentence
@@ -229,12 +353,17 @@ def load_perturbations(path: Path) -> tuple[list[Perturbation], dict[str, list[s
         where = f"{path}: pairs[{number}]"
         text = {
             name: _need(row, name, str, where, make)
-            for name in ("id", "category", "language", "tag", "concept_id", "text", "change")
-        }
+            for name in ("category", "language", "tag", "text", "change")
+        } | {name: _need_name(row, name, where, make) for name in ("id", "concept_id")}
+        check_text(text["text"], where, "mend `text`")
         pairs.append(Perturbation(wording=_need(row, "wording", int, where, make), **text))
     if len({pair.id for pair in pairs}) != len(pairs):
         raise StudyError(f"{path}: pairs: an id occurs twice")
-    return pairs, _need(raw, "lexicons", dict, str(path), make)
+    lexicons = _need(raw, "lexicons", dict, str(path), make)
+    for code, terms in lexicons.items():
+        if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms):
+            raise StudyError(f"{path}: lexicons: {code!r} must be a list of terms; mend it")
+    return pairs, lexicons
 
 
 # --- data/stimulus_manifest.json --------------------------------------------------------------
@@ -279,13 +408,21 @@ class Manifest:
 
 
 def save_manifest(path: Path, manifest: Manifest) -> None:
-    """Write the manifest, atomically."""
-    save_json(path, manifest.to_dict())
+    """Write the manifest and its own hash, atomically."""
+    save_json(path, {**manifest.to_dict(), "sha256": manifest.sha256})
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Load and check the manifest: unique ids, known kinds, spans inside their texts."""
-    raw = load_json(path, MAKE_MANIFEST)
+    """Load and check the manifest: unique ids, known kinds, spans inside their texts, its hash."""
+    return _manifest(load_json(path, MAKE_MANIFEST), path)
+
+
+def parse_manifest(text: str, source: str) -> Manifest:
+    """Check a manifest that came as JSON text; ``source`` names it in errors."""
+    return _manifest(_parse_json(text, source, MAKE_MANIFEST), Path(source))
+
+
+def _manifest(raw: Any, path: Path) -> Manifest:
     metadata = dict(_need(raw, "metadata", dict, str(path), MAKE_MANIFEST))
     suite = Suite.from_dict(
         _need(metadata, "suite", dict, f"{path}: metadata", MAKE_MANIFEST),
@@ -303,7 +440,13 @@ def load_manifest(path: Path) -> Manifest:
         raise StudyError(
             f"{path}: stimuli: a stimulus_id occurs twice; make it anew: {MAKE_MANIFEST}"
         )
-    return Manifest(suite, metadata, stimuli)
+    manifest = Manifest(suite, metadata, stimuli)
+    if "sha256" in raw and raw["sha256"] != manifest.sha256:
+        raise StudyError(
+            f"{path}: content does not match its hash (altered on disk, or written by another "
+            f"version); make it anew with: {MAKE_MANIFEST}"
+        )
+    return manifest
 
 
 def _stimulus(row: Any, where: str) -> Stimulus:
@@ -318,20 +461,17 @@ def _stimulus(row: Any, where: str) -> Stimulus:
     whole = isinstance(span, list) and len(span) == 2 and all(type(v) is int for v in span)
     if span is not None and not (whole and 0 <= span[0] < span[1] <= len(text)):
         raise StudyError(f"{where}: span {span} lies outside its text; make it anew: {make}")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise StudyError(f"{where}: text holds a lone surrogate; make it anew: {make}") from None
+    check_text(text, where, f"make it anew: {make}")
     optional = {
         name: _need(row, name, str, where, make)
         for name in ("parent_id", "category", "tag")
         if name in row
     }
     return Stimulus(
-        _need(row, "stimulus_id", str, where, make),
+        _need_name(row, "stimulus_id", where, make),
         kind,
-        _need(row, "item_id", str, where, make),
-        _need(row, "wording", (int, type(None)), where, make),
+        _need_name(row, "item_id", where, make),
+        None if row.get("wording") is None else _need(row, "wording", int, where, make),
         _need(row, "language", str, where, make),
         text,
         (span[0], span[1]) if span else None,
@@ -433,9 +573,5 @@ def load_edge_cases(path: Path) -> dict[str, Any]:
     raw = load_json(path, MAKE_FAILURES)
     for number, case in enumerate(_need(raw, "cases", list, str(path), MAKE_FAILURES)):
         for name in CASE_FIELDS:
-            if name not in case:
-                raise StudyError(
-                    f"{path}: cases[{number}]: field {name!r} is missing; "
-                    f"make it anew with: {MAKE_FAILURES}"
-                )
+            _need(case, name, object, f"{path}: cases[{number}]", MAKE_FAILURES)
     return dict(raw)

@@ -27,6 +27,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--parallel", action="store_true", help="Modal: one container per variant at the same time"
     )
+    parser.add_argument(
+        "--gpu", type=str.upper, metavar="NAME", help="Modal: another GPU than the default A10"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the size of the job and stop")
     return parser
 

@@ -1,16 +1,19 @@
 """Extract the activations of every variant: locally, or on a GPU through Modal.
 
+Both ways take the same flags, skip what is finished and end in the same files.
+
 Reads:  data/stimulus_manifest.json
 Writes: activations/<variant>/{plan.json,tokens.json,shard-NNNNN.safetensors}
 
     uv run batch_runner.py --local
-    uv run modal run batch_runner.py --variants fire,earth
+    uv run batch_runner.py --dry-run
+    uv run modal run batch_runner.py --variants fire,earth      # or: uv run batch_runner.py
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,16 +28,18 @@ batch_flags.answer_help(__name__)  # the imports below take a second
 import activation_store as store  # noqa: E402
 import artifacts  # noqa: E402
 import extraction  # noqa: E402
+import hub  # noqa: E402
+import interrupts  # noqa: E402
+import job_size  # noqa: E402
 import modal_config  # noqa: E402
 import prefetch  # noqa: E402
+import run_lock  # noqa: E402
 import study  # noqa: E402
 from artifacts import Manifest  # noqa: E402
 from batch_flags import build_parser  # noqa: E402
-from study import RunPaths, StudyError  # noqa: E402
+from study import RunPaths, StudyError, UsageError, Variant  # noqa: E402
 
-A10_DOLLARS_PER_HOUR = 1.10  # Modal's list price; an estimate for --dry-run, not a quote
-A10_TOKENS_PER_S = 4_000  # conservative, for a 3.35B model in bf16
-CHARACTERS_PER_TOKEN = 3.0  # over the ten languages; --dry-run loads no tokenizer
+PROG = "batch_runner.py"
 
 
 @dataclass(frozen=True)
@@ -45,34 +50,32 @@ class Config:
     local: bool
     parallel: bool
     dry_run: bool
+    gpu: str
 
 
-def run_local(config: Config, manifest: Manifest, names: Sequence[str]) -> None:
-    """Extract the named variants here, one after the other; the next one's files come meanwhile."""
+def run_local(config: Config, manifest: Manifest, variants: Sequence[Variant]) -> None:
+    """Extract the variants here, one after the other; the next one's files come meanwhile."""
     from tqdm import tqdm
 
     import model_loader
 
-    todo = []
-    for name in names:
-        variant, folder = manifest.suite.variant(name), store.variant_dir(config.paths, name)
-        if not config.options.overwrite and extraction.finished(folder, manifest, variant):
-            print(f"{name}: complete, skipped ({folder})")
-        else:
-            todo.append(variant)
-    for variant, source in prefetch.one_ahead(todo, model_loader.resolve_source):
-        name, folder = variant.name, store.variant_dir(config.paths, variant.name)
+    for variant, source in prefetch.one_ahead(variants, model_loader.resolve_source):
+        folder = store.variant_dir(config.paths, variant.name)
         folder.mkdir(parents=True, exist_ok=True)
-        with tqdm(total=0, unit="token", desc=f"{name}: loading", mininterval=0.5) as bar:
+        with tqdm(total=0, unit="token", desc=f"{variant.name}: loading", mininterval=0.5) as bar:
 
-            def announce(tokens: int, note: str, bar: Any = bar, name: str = name) -> None:
-                bar.set_description(f"{name} on {note}")
+            def announce(tokens: int, note: str, bar: Any = bar, name: str = variant.name) -> None:
+                bar.write(f"{name}: on {note}")
+                bar.set_description(name)
                 bar.reset(total=tokens)
 
             extraction.extract_variant(
                 manifest, variant, folder, config.options, bar.update, announce, source=source
             )
-        print(f"{name}: {len(manifest.stimuli)} stimuli in {folder}", flush=True)
+        print(f"{variant.name}: {len(manifest.stimuli)} stimuli in {folder}", flush=True)
+
+
+# --- Modal ------------------------------------------------------------------------------------
 
 
 @modal_config.app.function(  # type: ignore[untyped-decorator]
@@ -86,133 +89,219 @@ def run_local(config: Config, manifest: Manifest, names: Sequence[str]) -> None:
         modal_config.ACTIVATIONS_DIR: modal_config.activations_volume,
     },
 )
-def extract_remote(manifest_json: str, name: str, dtype: str, overwrite: bool) -> str:
-    """Extract one variant in a container; returns its folder on the activations volume."""
+def extract_remote(manifest_json: str, name: str, options: dict[str, Any]) -> dict[str, str]:
+    """Extract one variant in a container.
+
+    Returns ``{"folder": …}`` on the activations volume, or ``{"error": …}`` for what the user has
+    to mend: an exception would be retried on the GPU, in vain.
+    """
+    root = Path(modal_config.ACTIVATIONS_DIR)
+    try:
+        manifest = artifacts.parse_manifest(manifest_json, "the manifest sent to Modal")
+        target = root / manifest.sha256[:16] / name
+        target.mkdir(parents=True, exist_ok=True)
+        device = remote_device(manifest, options["device"])
+        wanted = extraction.Options(**{**options, "device": device})
+        extraction.extract_variant(manifest, manifest.suite.variant(name), target, wanted)
+    except StudyError as error:
+        return {"error": str(error)}
+    finally:  # also what was finished before a failure
+        modal_config.weights_volume.commit()
+        modal_config.activations_volume.commit()
+    return {"folder": target.relative_to(root).as_posix()}
+
+
+def remote_device(manifest: Manifest, asked: str) -> str:
+    """Return where a container computes; raises StudyError without CUDA.
+
+    A suite with ``allow_cpu`` may do without a GPU.
+    """
     import torch
 
-    if not torch.cuda.is_available():
-        raise RuntimeError("no CUDA device in this container: check GPU in modal_config.py")
-    folder = Path(modal_config.ACTIVATIONS_DIR)
-    key = hashlib.sha256(manifest_json.encode()).hexdigest()
-    manifest_path = folder / "manifests" / f"{key}.json"
-    manifest_path.parent.mkdir(parents=True, exist_ok=True)
-    manifest_path.write_text(manifest_json, encoding="utf-8")
-    manifest = artifacts.load_manifest(manifest_path)
-    target = folder / manifest.sha256[:16] / name
-    target.mkdir(parents=True, exist_ok=True)
-    options = extraction.Options(device="cuda", dtype=dtype, overwrite=overwrite)
-    extraction.extract_variant(manifest, manifest.suite.variant(name), target, options)
-    modal_config.activations_volume.commit()
-    return str(target.relative_to(folder))
+    if torch.cuda.is_available() and asked in ("auto", "cuda"):
+        return "cuda"
+    if manifest.suite.allow_cpu and asked in ("auto", "cpu"):
+        return "cpu"
+    raise StudyError(
+        f"no CUDA device in the container for --device {asked}: check --gpu and GPU in "
+        "modal_config.py (a suite with allow_cpu = true may use the CPU)"
+    )
 
 
-def run_modal(config: Config, manifest: Manifest, names: Sequence[str]) -> None:
+def run_modal(config: Config, manifest: Manifest, variants: Sequence[Variant]) -> None:
     """Extract on Modal inside a running app, then download shard by shard."""
     text = artifacts.canonical_json(manifest.to_dict())
-    arguments = [(text, name, config.options.dtype, config.options.overwrite) for name in names]
-    results: Iterator[str] = (
-        extract_remote.starmap(arguments)
+    options = vars(config.options)
+    arguments = [(text, variant.name, options) for variant in variants]
+    function = extract_remote
+    if config.gpu != modal_config.GPU:
+        function = extract_remote.with_options(gpu=config.gpu)
+    results: Iterator[dict[str, str]] = (
+        function.starmap(arguments)
         if config.parallel
-        else (extract_remote.remote(*each) for each in arguments)
+        else (function.remote(*each) for each in arguments)
     )
-    for name, remote in zip(names, results, strict=True):
-        download(remote, store.variant_dir(config.paths, name))
-        print(f"{name}: downloaded to {store.variant_dir(config.paths, name)}", flush=True)
+    failed = []
+    for variant, result in zip(variants, results, strict=True):
+        if "error" in result:
+            failed.append(f"on Modal: {result['error']}")
+            continue
+        folder = store.variant_dir(config.paths, variant.name)
+        download(modal_config.activations_volume, result["folder"], folder, manifest)
+        print(f"{variant.name}: {len(manifest.stimuli)} stimuli in {folder}", flush=True)
+    if failed:
+        raise StudyError("; ".join(failed))
 
 
-def download(remote: str, folder: Path) -> None:
-    """Fetch a variant's files; a shard that is here and valid is not fetched again."""
-    volume = modal_config.activations_volume
+def download(volume: Any, remote: str, folder: Path, manifest: Manifest) -> None:
+    """Fetch a variant's files; a shard that is here and valid is not fetched again.
+
+    Each shard is checked by its hash. Raises StudyError if one does not match, or if the plan is
+    not of ``manifest``.
+    """
 
     def fetch(name: str) -> None:
         with artifacts.atomic_write(folder / name) as handle:
             volume.read_file_into_fileobj(f"{remote}/{name}", handle)
 
-    fetch("tokens.json")
     fetch("plan.json")
+    fetch("tokens.json")
     plan = store.load_plan(folder)
+    if plan["manifest_sha256"] != manifest.sha256:
+        raise StudyError(f"{store.plan_path(folder)}: Modal made it for another manifest")
+    wanted = [store.shard_path(folder, number) for number in range(len(plan["shards"]))]
+    for old in set(folder.glob("shard-*.safetensors")) - set(wanted):
+        old.unlink()
     sha = artifacts.digest(plan)
     for number in store.missing_shards(folder, plan):
-        path = store.shard_path(folder, number)
-        fetch(path.name)
-        store.read_shard(path, sha)
+        fetch(wanted[number].name)
+        store.read_shard(wanted[number], sha)
 
 
-def dry_run(config: Config, manifest: Manifest, names: Sequence[str]) -> None:
-    """Print texts, tokens, disk, time and cost per variant; nothing is loaded or spent."""
-    tokens = sum(len(s.text) for s in manifest.stimuli) / CHARACTERS_PER_TOKEN
-    seconds = tokens / A10_TOKENS_PER_S + 120
-    with_span = sum(s.span is not None for s in manifest.stimuli)
-    vectors = 3 * len(manifest.stimuli) + with_span
-    print(f"suite {manifest.suite.name}: {len(manifest.stimuli)} texts, about {tokens:,.0f} tokens")
-    for name in names:
-        line = f"{name}: about {vectors:,} pooled vectors a row"
-        if not config.local:
-            dollars = seconds / 3600 * A10_DOLLARS_PER_HOUR
-            line += f"; on {modal_config.GPU} about {seconds:.0f} s, ${dollars:.2f} (estimate)"
-        print(line)
+@contextlib.contextmanager
+def modal_session(inside: bool) -> Iterator[None]:
+    """Run Modal's app, unless ``modal run`` runs it already; its failures get one message."""
+    import modal
+    import modal.exception
+
+    try:
+        with contextlib.ExitStack() as stack:
+            if not inside:
+                stack.enter_context(modal.enable_output())
+                stack.enter_context(modal_config.app.run())
+            yield
+    except modal.exception.Error as error:
+        mend = "run the same command again (finished work is kept)"
+        if isinstance(error, (modal.exception.AuthError, modal.exception.ConnectionError)):
+            mend = "sign in with `uv run modal setup`"
+        raise StudyError(
+            f"Modal: {study.visible(str(error) or type(error).__name__)}; {mend}, or extract here "
+            "with --local"
+        ) from None
 
 
-def run(config: Config, *, inside_modal: bool = False) -> None:
-    """Check the manifest and the names, then extract where asked."""
-    manifest = artifacts.load_manifest(config.paths.manifest)
-    suite = manifest.suite
-    asked = config.variants or tuple(suite.default_names())
-    names = study.choose("variant", asked, suite.names())
-    if config.dry_run:
-        return dry_run(config, manifest, names)
-    started = time.monotonic()
-    if config.local:
-        run_local(config, manifest, names)
-    else:
-        _refuse_local_sources(manifest, names)
-        if inside_modal:
-            run_modal(config, manifest, names)
-        else:
-            import modal.exception
-
-            try:
-                with modal_config.app.run():
-                    run_modal(config, manifest, names)
-            except (modal.exception.AuthError, modal.exception.ConnectionError) as error:
-                raise StudyError(
-                    f"Modal: {error}; sign in with `uv run modal setup`, or extract "
-                    "here with --local"
-                ) from None
-    print(
-        f"{len(names)} variants of suite {suite.name} in {config.paths.activations} "
-        f"({time.monotonic() - started:.0f} s)"
-    )
-
-
-def _refuse_local_sources(manifest: Manifest, names: Sequence[str]) -> None:
-    for name in names:
-        variant = manifest.suite.variant(name)
+def _refuse_local_sources(manifest: Manifest, variants: Sequence[Variant]) -> None:
+    for variant in variants:
         if variant.package or variant.path or variant.adapter:
             raise StudyError(
-                f"variant {name} of suite {manifest.suite.name} has weights on this "
+                f"variant {variant.name} of suite {manifest.suite.name} has weights on this "
                 "machine only; extract it with --local"
             )
 
 
+# --- the stage --------------------------------------------------------------------------------
+
+
+def dry_run(config: Config, manifest: Manifest, variants: Sequence[Variant]) -> None:
+    """Print texts, tokens, bytes, disk, time and cost per variant; nothing is loaded or spent."""
+    print(f"suite {manifest.suite.name}, estimates; nothing is computed, fetched or spent")
+    dollars = 0.0
+    for variant in variants:
+        remote = variant.repo if not variant.package else None
+        repository = hub.Repository(remote, f"variant {variant.name}", "") if remote else None
+        model = job_size.describe_model(variant, repository)
+        size = job_size.job_size(manifest, model)
+        line = (
+            f"{variant.name}: {size.texts:,} texts ({job_size.human_bytes(size.text_bytes)}), "
+            f"about {size.tokens:,.0f} tokens; weights {job_size.human_bytes(size.weight_bytes)}; "
+            f"activations {job_size.human_bytes(size.disk_bytes)} on disk"
+        )
+        if not config.local:
+            price, tflops = modal_config.GPUS[config.gpu]
+            seconds = size.seconds(tflops)
+            cost = None if seconds is None else seconds / 3600 * price
+            dollars += cost or 0.0
+            line += f"; on {config.gpu} " + (
+                "time and cost unknown" if seconds is None else f"{seconds:.0f} s, ${cost:.2f}"
+            )
+        print(line + (f" (unknown: {model.why_unknown})" if model.why_unknown else ""))
+    if not config.local:
+        print(f"together about ${dollars:.2f}; at most {modal_config.TIMEOUT_S} s a variant")
+
+
+def run(config: Config, *, inside_modal: bool = False) -> None:
+    """Check the manifest and the names, then extract what is not finished, where asked."""
+    manifest = artifacts.load_manifest(config.paths.manifest)
+    suite = manifest.suite
+    asked = config.variants or tuple(suite.default_names())
+    variants = [suite.variant(n) for n in study.choose("variant", asked, suite.names())]
+    if config.dry_run:
+        return dry_run(config, manifest, variants)
+    if not config.local:
+        _refuse_local_sources(manifest, variants)
+    started = time.monotonic()
+    with interrupts.prompt(PROG), run_lock.hold(config.paths.run_dir, PROG):
+        todo = [
+            v for v in variants if config.options.overwrite or not _finished(config, manifest, v)
+        ]
+        if todo and config.local:
+            run_local(config, manifest, todo)
+        elif todo:
+            with modal_session(inside_modal):
+                run_modal(config, manifest, todo)
+    print(
+        f"{len(variants)} variants of suite {suite.name} in {config.paths.activations} "
+        f"({time.monotonic() - started:.0f} s)"
+    )
+    return None
+
+
+def _finished(config: Config, manifest: Manifest, variant: Variant) -> bool:
+    folder = store.variant_dir(config.paths, variant.name)
+    artifacts.remove_leftovers(folder)
+    done = extraction.finished(folder, manifest, variant)
+    if done:
+        print(f"{variant.name}: complete, skipped ({folder})")
+    return done
+
+
 def _config(args: argparse.Namespace) -> Config:
+    gpu = args.gpu or modal_config.GPU
+    if gpu not in modal_config.GPUS:
+        raise UsageError(study.unknown("--gpu", gpu, modal_config.GPUS))
     options = extraction.Options(args.device, args.dtype, args.batch_size, args.overwrite)
     return Config(
-        RunPaths(args.run_dir), args.variants, options, args.local, args.parallel, args.dry_run
+        RunPaths(args.run_dir),
+        args.variants,
+        options,
+        args.local,
+        args.parallel,
+        args.dry_run,
+        gpu,
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and extract; returns the exit code."""
     args = build_parser().parse_args(argv)
-    return study.run_stage("batch_runner.py", lambda: run(_config(args)))
+    return study.run_stage(PROG, lambda: run(_config(args)))
 
 
 @modal_config.app.local_entrypoint()  # type: ignore[untyped-decorator]
 def modal_main(*arglist: str) -> None:
     """Take the same flags as the script: ``modal run batch_runner.py --variants fire``."""
     args = build_parser().parse_args(list(arglist))
-    code = study.run_stage("batch_runner.py", lambda: run(_config(args), inside_modal=True))
+    code = study.run_stage(PROG, lambda: run(_config(args), inside_modal=True))
     if code:
         sys.exit(code)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import artifacts
 import parallel_corpus
+import run_lock
 import study
 from artifacts import Concept, Manifest, Perturbation, Stimulus
 from parallel_corpus import ParallelCorpus
@@ -163,7 +164,9 @@ def run(config: Config) -> tuple[Path, Manifest]:
         },
         tuple(stimuli),
     )
-    artifacts.save_manifest(config.paths.manifest, manifest)
+    with run_lock.hold(config.paths.run_dir, "build_stimuli.py"):
+        artifacts.remove_leftovers(config.paths.manifest.parent)
+        artifacts.save_manifest(config.paths.manifest, manifest)
     return config.paths.manifest, manifest
 
 

@@ -23,7 +23,7 @@ import weight_cache
 from artifacts import Manifest
 from encoding import Encoded, audit
 from encoding import encode as encode
-from packs import can_pack, finite_pool, make_packs
+from packs import can_pack, check_device, finite_pool, make_packs
 from packs import pool_pack as pool_pack
 from study import StudyError, Variant
 
@@ -73,7 +73,7 @@ def check_plan(
     folder: Path, plan: dict[str, Any], wanted: dict[str, Any], fields: Sequence[str]
 ) -> None:
     """Refuse to go on under a plan whose ``fields`` differ from what is asked now."""
-    changed = [name for name in fields if name in wanted and plan[name] != wanted[name]]
+    changed = [name for name in fields if name in wanted and plan.get(name) != wanted[name]]
     if changed:
         raise StudyError(
             f"{store.plan_path(folder)}: {', '.join(changed)} changed since these "
@@ -89,7 +89,7 @@ def finished(folder: Path, manifest: Manifest, variant: Variant) -> bool:
     wanted = _requested_inputs(manifest, variant, {**plan["source"], **_known(variant)}, "")
     del wanted["dtype"]  # a finished extraction in another precision is kept; --overwrite redoes it
     check_plan(folder, plan, wanted, list(wanted))
-    return not store.missing_shards(folder, plan)
+    return store.tokens_are_valid(folder, plan) and not store.missing_shards(folder, plan)
 
 
 def _known(variant: Variant) -> dict[str, Any]:
@@ -161,11 +161,14 @@ def extract_loaded(
         s.stimulus_id: audit(loaded.tokenizer, s, e)
         for s, e in zip(manifest.stimuli, encoded, strict=True)
     }
+    parity = check_device(loaded, encoded)
     packable = can_pack(loaded, encoded, variant.name)
     plan = _plan(loaded, identity, manifest, variant, options, encoded, packable)
     plan["tokens_sha256"] = artifacts.digest(tokens)
     if store.plan_path(folder).is_file() and not options.overwrite:
         check_plan(folder, store.load_plan(folder), plan, list(plan))
+        if not store.tokens_are_valid(folder, plan):
+            artifacts.save_json(folder / "tokens.json", tokens, indent=None)
     else:
         for old in folder.glob("shard-*.safetensors"):
             old.unlink()
@@ -173,7 +176,11 @@ def extract_loaded(
         artifacts.save_json(store.plan_path(folder), plan)
     todo = store.missing_shards(folder, plan)
     by_id = {item.stimulus_id: item for item in encoded}
-    note = plan["dtype"] + ("" if packable else ", padded batches (its attention cannot be packed)")
+    note = (
+        plan["dtype"]
+        + parity
+        + ("" if packable else ", padded batches (its attention cannot be packed)")
+    )
     announce(sum(len(by_id[i].token_ids) for n in todo for i in plan["shards"][n]["ids"]), note)
     sha = artifacts.digest(plan)
     with ShardWriter(folder, sha) as writer:

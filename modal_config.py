@@ -7,24 +7,40 @@ from pathlib import Path
 
 import modal
 
-GPU = "A10"  # 24 GB; the client's older name for it is A10G
+GPU = "A10"  # 24 GB; the client's older name for it is A10G. --gpu NAME overrides it
+# Dollars an hour (Modal's list, 2026; check https://modal.com/pricing) and dense bf16 TFLOP/s, for
+# the estimates of --dry-run only.
+GPUS = {
+    "L4": (0.80, 121.0),
+    "A10": (1.10, 125.0),
+    "L40S": (1.95, 362.0),
+    "A100": (2.10, 312.0),
+    "A100-80GB": (2.50, 312.0),
+    "H100": (3.95, 990.0),
+}
 TIMEOUT_S = 2 * 60 * 60  # a 3B variant takes minutes; loading from a cold Volume dominates
-RETRIES = 2
+RETRIES = 2  # of a container that dies; a user's mistake comes back as a message, not again
 ROOT = Path(__file__).resolve().parent
+# Everything that batch_runner.py imports: Modal ships the entry file only (tests/test_modal.py).
 MODULES = (
-    "study",
-    "artifacts",
     "activation_store",
+    "artifacts",
     "batch_flags",
-    "weight_cache",
     "encoding",
+    "extraction",
+    "hub",
+    "interrupts",
+    "job_size",
+    "modal_config",
     "model_loader",
     "packed_attention",
     "packs",
     "prefetch",
-    "extraction",
-    "modal_config",
+    "run_lock",
+    "study",
+    "weight_cache",
 )
+DATA_FILES = ("data/languages.toml",)
 REMOTE_ROOT = "/root"
 WEIGHTS_DIR = "/weights"
 ACTIVATIONS_DIR = "/activations"
@@ -33,12 +49,10 @@ app = modal.App("aya-cross-lingual-probes")
 weights_volume = modal.Volume.from_name("aya-probes-weights", create_if_missing=True)
 activations_volume = modal.Volume.from_name("aya-probes-activations", create_if_missing=True)
 token_secret = modal.Secret.from_dict({"HF_TOKEN": os.environ.get("HF_TOKEN")})
-image = (
-    modal.Image.debian_slim(python_version="3.11")
-    .uv_sync(
-        str(ROOT), groups=[], frozen=False, extra_options="--no-default-groups --no-install-project"
-    )
-    .env({"HF_HOME": WEIGHTS_DIR, "PYTHONPATH": REMOTE_ROOT})
-    .add_local_file(ROOT / "data" / "languages.toml", f"{REMOTE_ROOT}/data/languages.toml")
-    .add_local_python_source(*MODULES)
+image = modal.Image.debian_slim(python_version="3.11").uv_sync(
+    str(ROOT), groups=[], frozen=False, extra_options="--no-default-groups --no-install-project"
 )
+image = image.env({"HF_HOME": WEIGHTS_DIR, "PYTHONPATH": REMOTE_ROOT})
+for _file in DATA_FILES:  # files added from this machine come last
+    image = image.add_local_file(ROOT / _file, f"{REMOTE_ROOT}/{_file}")
+image = image.add_local_python_source(*MODULES)

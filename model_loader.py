@@ -20,6 +20,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+import hub
 import study
 import weight_cache
 from study import StudyError, Variant
@@ -55,8 +56,7 @@ class LoadedModel:
 class Source:
     """Where a variant's weights lie on this machine and what identifies them in a plan."""
 
-    location: str  # a local folder, or a hub repository id
-    revision: str | None  # commit hash of a hub repository
+    location: str  # a local folder
     adapter: Path | None
     identity: dict[str, str | int | None]
 
@@ -87,7 +87,6 @@ def choose_dtype(requested: str, device: torch.device) -> torch.dtype:
 def resolve_source(variant: Variant) -> Source:
     """Find a variant's files: convert or check the cache, hash local weights, pin a hub commit."""
     identity: dict[str, str | int | None] = {"role": variant.role}
-    revision = None
     if variant.package:
         assert variant.sha256 is not None  # checked when the suite was read
         location = str(
@@ -105,8 +104,11 @@ def resolve_source(variant: Variant) -> Source:
             )
     else:
         assert variant.repo is not None
-        location, revision = variant.repo, _resolve_commit(variant)
-        identity |= {"repo": variant.repo, "revision": revision}
+        folder = hub.fetch_model(
+            hub_repository(variant), variant.revision, weights=variant.role != "untrained"
+        )
+        location = str(folder)
+        identity |= {"repo": variant.repo, "revision": folder.name}
     adapter = None
     if variant.adapter and variant.role != "untrained":
         adapter = study.resolve(variant.adapter)
@@ -124,7 +126,7 @@ def resolve_source(variant: Variant) -> Source:
             )
     if variant.role == "untrained":
         identity["seed"] = variant.seed
-    return Source(location, revision, adapter, identity)
+    return Source(location, adapter, identity)
 
 
 def _folder_sha256(folder: Path, variant: Variant) -> str:
@@ -140,56 +142,59 @@ def _folder_sha256(folder: Path, variant: Variant) -> str:
     return digest.hexdigest()
 
 
-def _resolve_commit(variant: Variant) -> str:
-    with hub_errors(variant):
-        config = AutoConfig.from_pretrained(variant.repo, revision=variant.revision)
-    commit = getattr(config, "_commit_hash", None)
-    if commit is None:
-        raise StudyError(
-            f"variant {variant.name}: {variant.repo} gave no commit hash; "
-            "pin `revision` in the suite file"
-        )
-    return str(commit)
+def hub_repository(variant: Variant) -> hub.Repository:
+    """Return a variant's hub repository, with the way to go on without it."""
+    assert variant.repo is not None
+    without = "or try without a hub: uv run build_stimuli.py --suite mini"
+    return hub.Repository(variant.repo, f"variant {variant.name}", without)
 
 
 @contextlib.contextmanager
-def hub_errors(variant: Variant) -> Iterator[None]:
-    """Turn the hub client's failures into one message that says what to do."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+def model_errors(variant: Variant, source: Source) -> Iterator[None]:
+    """Turn the library's refusal of a model's files into one message that names them."""
+    from safetensors import SafetensorError
 
     try:
         yield
-    except (OSError, HfHubHTTPError) as error:
-        causes = [error, error.__cause__, error.__context__]
-        if any(isinstance(cause, GatedRepoError) for cause in causes):
-            what = f"access to {variant.repo} is gated"
-        elif any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-            what = f"{variant.repo} does not exist, or your token may not see it"
-        else:
-            what = f"{variant.repo} could not be loaded ({str(error).splitlines()[0]})"
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if study.is_disk_error(error):
+            raise
+        if isinstance(error, torch.OutOfMemoryError):
+            raise StudyError(
+                f"variant {variant.name}: not enough memory on the device to load it; use --dtype "
+                "bf16 or --device cpu"
+            ) from None
+        text = next((line for line in str(error).splitlines() if line.strip()), "")
         raise StudyError(
-            f"variant {variant.name}: {what}. Accept the licence at "
-            f"https://huggingface.co/{variant.repo}, sign in with `uv run hf auth login`, and run "
-            "again; or try without a hub: uv run build_stimuli.py --suite mini"
+            f"variant {variant.name}: the model in {source.location} cannot be loaded "
+            f"({type(error).__name__}: {study.visible(text)}); mend or replace its files"
         ) from None
 
 
 def load_variant(
     variant: Variant, source: Source, *, device: torch.device, dtype: torch.dtype
 ) -> LoadedModel:
-    """Load a variant for inference; role ``untrained`` gets seeded random weights instead."""
-    local = Path(source.location).is_dir()
-    where: dict[str, Any] = {"local_files_only": True} if local else {"revision": source.revision}
-    with hub_errors(variant) if not local else contextlib.nullcontext():
+    """Load a variant for inference; role ``untrained`` gets seeded random weights instead.
+
+    Only safetensors are read and no code of the model's folder is run. Raises StudyError for files
+    that do not make a whole model: the library would fill gaps with random weights.
+    """
+    where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    with model_errors(variant, source):
         tokenizer = AutoTokenizer.from_pretrained(source.location, **where)
         if variant.role == "untrained":
             config = AutoConfig.from_pretrained(source.location, **where)
             torch.manual_seed(variant.seed)
             causal_lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(dtype)
         else:
-            causal_lm = AutoModelForCausalLM.from_pretrained(
-                source.location, dtype=dtype, use_safetensors=True, **where
+            causal_lm, report = AutoModelForCausalLM.from_pretrained(
+                source.location,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                **where,
             )
+            _check_whole(variant, source, report)
     if not tokenizer.is_fast:
         raise StudyError(
             f"variant {variant.name}: its tokenizer has no offsets (not a fast "
@@ -198,8 +203,20 @@ def load_variant(
     if source.adapter is not None:
         from peft import PeftModel
 
-        causal_lm = PeftModel.from_pretrained(causal_lm, source.adapter).merge_and_unload()
-    return wrap(causal_lm.to(device), tokenizer, device, dtype)
+        with model_errors(variant, source):
+            causal_lm = PeftModel.from_pretrained(causal_lm, source.adapter).merge_and_unload()
+    with model_errors(variant, source):
+        causal_lm = causal_lm.to(device)
+    return wrap(causal_lm, tokenizer, device, dtype)
+
+
+def _check_whole(variant: Variant, source: Source, report: dict[str, Any]) -> None:
+    missing = sorted(str(key) for key in report["missing_keys"])
+    if missing:
+        raise StudyError(
+            f"variant {variant.name}: the weights in {source.location} lack {len(missing)} tensors "
+            f"of the model (first: {missing[0]}); fetch or save them anew"
+        )
 
 
 def wrap(
@@ -210,6 +227,19 @@ def wrap(
     decoder = causal_lm.get_decoder()
     blocks, final_norm = find_blocks(decoder)
     return LoadedModel(decoder, causal_lm, tokenizer, blocks, final_norm, device, dtype)
+
+
+@contextlib.contextmanager
+def moved(loaded: LoadedModel, device: torch.device) -> Iterator[None]:
+    """Keep a model on another device while the context lasts."""
+    before = loaded.device
+    try:
+        loaded.causal_lm.to(device)
+        loaded.device = device
+        yield
+    finally:
+        loaded.causal_lm.to(before)
+        loaded.device = before
 
 
 def find_blocks(decoder: nn.Module) -> tuple[nn.ModuleList, nn.Module]:

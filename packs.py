@@ -20,6 +20,10 @@ from study import StudyError
 SELF_CHECK_TEXTS = 8
 # Largest relative deviation of a packed vector from a one-by-one forward.
 SELF_CHECK_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
+# Devices whose results are compared with the CPU's before they are used, and the smallest cosine of
+# a pooled vector there that is let pass.
+UNPROVEN_DEVICES = ("mps",)
+PARITY_COSINE = {"float32": 0.9999, "bfloat16": 0.999}
 
 
 def make_packs(lengths: Sequence[int], budget: int, *, packable: bool) -> list[list[int]]:
@@ -184,3 +188,29 @@ def can_pack(loaded: Any, encoded: Sequence[Encoded], variant: str) -> bool:
             f"{deviation:.2g} (at most {tolerance:g}); try --device cpu --dtype float32"
         )
     return False
+
+
+def check_device(loaded: Any, encoded: Sequence[Encoded]) -> str:
+    """Compare an unproven device with the CPU on a few texts; returns a note for the user.
+
+    Raises StudyError if a pooled vector differs.
+    """
+    import torch
+
+    import model_loader
+
+    kind = loaded.device.type
+    if kind not in UNPROVEN_DEVICES:
+        return ""
+    texts = _mixed_lengths(encoded)
+    there = np.concatenate([pool_pack(loaded, [text])[0] for text in texts], axis=1)
+    with model_loader.moved(loaded, torch.device("cpu")):
+        here = np.concatenate([pool_pack(loaded, [text])[0] for text in texts], axis=1)
+    norms = np.linalg.norm(there, axis=-1) * np.linalg.norm(here, axis=-1)
+    cosine = float(((there * here).sum(-1) / np.where(norms > 0, norms, 1))[norms > 0].min())
+    if not cosine >= PARITY_COSINE[str(loaded.dtype).removeprefix("torch.")]:
+        raise StudyError(
+            f"--device {kind}: its vectors differ from the CPU's (smallest cosine {cosine:.6f}); "
+            "use --device cpu"
+        )
+    return f", same as the CPU (cosine {cosine:.6f})"

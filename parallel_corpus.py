@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import artifacts
+import hub
 import study
 from study import StudyError
 
@@ -167,6 +169,7 @@ def load_flores(
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 raise StudyError(f"{named[code]}: line {number} is blank")
+            artifacts.check_text(line, f"{named[code]}: line {number}", "mend the corpus")
     if limit is not None:
         texts = {code: lines[:limit] for code, lines in texts.items()}
     ids = [f"{FLORES_SPLIT}-{n:04d}" for n in range(1, len(texts[pivot]) + 1)]
@@ -187,24 +190,44 @@ def _flores_file(path: Path) -> list[str]:
 
 
 def _flores_hub(configs: dict[str, str]) -> tuple[dict[str, list[str]], str]:
+    """Return the sentences by language and the commit that they come from."""
     import datasets
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError
+    from pyarrow import ArrowException
 
-    mend = (
-        f"accept the terms at https://huggingface.co/datasets/{FLORES_REPO} and sign in with "
-        "`uv run hf auth login`, give a folder with --flores-dir PATH, or use --corpus cldr"
+    datasets.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    repository = hub.Repository(
+        FLORES_REPO,
+        "--corpus flores",
+        "or give a folder with --flores-dir PATH, or use --corpus cldr",
+        kind="dataset",
     )
-    try:
-        revision = huggingface_hub.HfApi().dataset_info(FLORES_REPO).sha
-        texts = {
-            code: list(
-                datasets.load_dataset(FLORES_REPO, config, split=FLORES_SPLIT, revision=revision)[
-                    "text"
-                ]
+    commit = hub.dataset_commit(repository)
+    found: dict[str, tuple[list[str], list[Any]]] = {}
+    commits = set()
+    for code, config in configs.items():
+        with hub.errors(repository, datasets.exceptions.DatasetsError, ArrowException):
+            builder = datasets.load_dataset_builder(FLORES_REPO, config, revision=commit)
+            builder.download_and_prepare()
+            table = builder.as_dataset(split=FLORES_SPLIT)
+        if "text" not in table.column_names:
+            columns = ", ".join(table.column_names)
+            raise StudyError(f"{FLORES_REPO}/{config}: no column 'text', only {columns}")
+        found[code] = (list(table["text"]), list(table["id"]) if "id" in table.column_names else [])
+        commits.add(str(builder.hash))
+    if len(commits | ({commit} if commit else set())) != 1:
+        raise StudyError(
+            f"{FLORES_REPO}: the cache mixes commits {', '.join(sorted(commits))}"
+            f"{f' and not {commit}' if commit else ''}; run once with the hub reachable"
+        )
+    _check_same_ids({configs[code]: ids for code, (_, ids) in found.items()})
+    return {code: lines for code, (lines, _) in found.items()}, commits.pop()
+
+
+def _check_same_ids(ids: dict[str, list[Any]]) -> None:
+    first, *others = ids
+    for config in others:
+        if ids[config] != ids[first]:
+            raise StudyError(
+                f"{FLORES_REPO}: the ids of {config} and {first} differ; the corpus is not aligned"
             )
-            for code, config in configs.items()
-        }
-    except (OSError, HfHubHTTPError, datasets.exceptions.DatasetsError, ValueError) as error:
-        raise StudyError(f"{FLORES_REPO}: {str(error).splitlines()[0]}; {mend}") from None
-    return texts, str(revision)

@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import tomllib
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ DTYPES = ("auto", "float32", "bf16")
 EXIT_DATA = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class StudyError(Exception):
@@ -93,6 +95,7 @@ class Suite:
     label: str = ""  # what figures and reports call the model
     note: str = ""
     parallel_limit: int | None = None
+    allow_cpu: bool = False  # on Modal: compute without a GPU rather than stop
 
     def variant(self, name: str) -> Variant:
         """Return the variant called ``name``; raises UsageError listing the valid names."""
@@ -115,18 +118,21 @@ class Suite:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the suite as plain JSON types, for the manifest."""
-        return _plain(asdict(self))
+        plain = _plain(asdict(self))
+        if not self.allow_cpu:  # as in manifests written before this key
+            del plain["allow_cpu"]
+        return plain
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], source: str) -> Suite:
         """Rebuild a suite from a manifest; ``source`` names the file in errors."""
-        names = [entry["name"] for entry in raw.get("variants", [])]
-        tables = {
-            entry["name"]: {k: v for k, v in entry.items() if k != "name"}
-            for entry in raw.get("variants", [])
-        }
-        if len(names) != len(tables):
-            raise StudyError(f"{source}: suite.variants: a variant is listed twice")
+        entries = raw.get("variants", [])
+        tables: dict[str, Any] = {}
+        for entry in entries if isinstance(entries, list) else []:
+            name = entry.get("name") if isinstance(entry, dict) else None
+            if not isinstance(name, str) or name in tables:
+                raise StudyError(f"{source}: variants: a name is missing or occurs twice")
+            tables[name] = {key: value for key, value in entry.items() if key != "name"}
         return _parse_suite({**raw, "variants": tables}, source)
 
 
@@ -141,6 +147,14 @@ def _plain(value: Any) -> Any:
 def unknown(kind: str, value: object, valid: Iterable[str]) -> str:
     """Say that ``value`` is not a known ``kind`` and list the valid ones."""
     return f"unknown {kind} {value!r}; valid: {', '.join(valid)}"
+
+
+def visible(text: str) -> str:
+    """Show what a screen hides: format, control and lone surrogate characters as code points."""
+    return "".join(
+        f"⟨U+{ord(char):04X}⟩" if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char
+        for char in text
+    )
 
 
 def load_languages(path: Path = LANGUAGE_FILE) -> dict[str, Language]:
@@ -171,7 +185,8 @@ def load_suite(name_or_path: str) -> Suite:
     if not path.is_file():
         raise UsageError(f"--suite: no file {path}; shipped suites: {', '.join(suite_names())}")
     raw = _read_toml(path)
-    for table in raw.get("variants", {}).values():
+    tables = raw.get("variants")
+    for table in tables.values() if isinstance(tables, dict) else ():
         for key in ("path", "adapter"):
             if isinstance(table, dict) and isinstance(table.get(key), str):
                 table[key] = _portable(path.parent / table[key])
@@ -183,6 +198,8 @@ def load_suite(name_or_path: str) -> Suite:
 
 def _portable(path: Path) -> str:
     """Spell a path relative to the repository where it lies inside it, else absolute."""
+    if "\0" in str(path):
+        return str(path)  # not a path; refused with the other control characters
     resolved = path.resolve()
     return resolved.relative_to(ROOT).as_posix() if resolved.is_relative_to(ROOT) else str(resolved)
 
@@ -201,6 +218,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise StudyError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+_REPOSITORY = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?"
 _SUITE_TYPES = {
     "name": str,
     "pivot": str,
@@ -212,6 +230,7 @@ _SUITE_TYPES = {
     "label": str,
     "note": str,
     "parallel_limit": int,
+    "allow_cpu": bool,
 }
 _VARIANT_TYPES = {
     "role": str,
@@ -235,8 +254,22 @@ def _check_types(raw: dict[str, Any], types: dict[str, type], where: str) -> dic
         if key not in types:
             raise StudyError(f"{where}: {unknown('key', key, types)}")
         if not isinstance(value, types[key]) or (types[key] is int and isinstance(value, bool)):
-            raise StudyError(f"{where}: {key} must be a {types[key].__name__}, is {value!r}")
+            kind = types[key].__name__
+            raise StudyError(f"{where}: {key} must be a {kind}, is {_short(value)}")
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(value, list) and not isinstance(text, str):
+                raise StudyError(f"{where}: {key} must hold strings, holds {_short(text)}")
+            if isinstance(text, str) and (len(text) > 1000 or visible(text) != text):
+                raise StudyError(
+                    f"{where}: {key} holds hidden or control characters, or is longer than 1000 "
+                    f"characters: {_short(text)}"
+                )
     return clean
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _parse_suite(raw: dict[str, Any], source: str) -> Suite:
@@ -244,8 +277,9 @@ def _parse_suite(raw: dict[str, Any], source: str) -> Suite:
     for key in ("name", "pivot", "languages", "corpus", "variants"):
         if not raw.get(key):
             raise StudyError(f"{source}: {key} is missing or empty")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", raw["name"]):
-        raise StudyError(f"{source}: name {raw['name']!r} must be lower-case letters, digits, ._-")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", raw["name"]):
+        name = _short(raw["name"])
+        raise StudyError(f"{source}: name {name} must be lower-case letters, digits, ._-")
     known = load_languages()
     languages = tuple(raw["languages"])
     for code in languages:
@@ -266,10 +300,11 @@ def _parse_suite(raw: dict[str, Any], source: str) -> Suite:
 
 def _parse_variant(name: str, raw: Any, languages: tuple[str, ...], source: str) -> Variant:
     where = f"{source}: variants.{name}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # names a folder of the run
+        named = f"{source}: variants: {_short(name)}"
+        raise StudyError(f"{named}: a variant's name must be letters, digits, _ and -")
     if not isinstance(raw, dict):
         raise StudyError(f"{where} must be a table")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise StudyError(f"{where}: a variant's name must be letters, digits, _ and -")
     raw = _check_types(raw, _VARIANT_TYPES, where)
     if raw.get("role") not in ROLES:
         raise StudyError(f"{where}: {unknown('role', raw.get('role'), ROLES)}")
@@ -278,6 +313,10 @@ def _parse_variant(name: str, raw: Any, languages: tuple[str, ...], source: str)
         raise StudyError(f"{where}: needs one source: repo, path or package")
     if "path" in given and len(given) > 1:
         raise StudyError(f"{where}: path cannot stand with {given[1]}: name one source")
+    if raw.get("repo") and not re.fullmatch(_REPOSITORY, raw["repo"]):
+        raise StudyError(f"{where}: repo {_short(raw['repo'])} is not a hub name (owner/name)")
+    if raw.get("package") and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", raw["package"]):
+        raise StudyError(f"{where}: package {_short(raw['package'])} is not a package's name")
     if "package" in given and not raw.get("sha256"):
         raise StudyError(f"{where}: package needs sha256, the hash of the weights in it")
     targets = tuple(raw.get("targets", ()))
@@ -443,34 +482,43 @@ def choose(kind: str, asked: Sequence[str] | None, valid: Sequence[str]) -> list
 def run_stage(prog: str, stage: Callable[[], object]) -> int:
     """Run a stage and turn a user's mistake into one message and an exit code.
 
-    Returns 0, 1 (data or environment), 2 (usage) or 130 (interrupted). Other exceptions are bugs
-    of ours and keep their traceback.
+    Returns 0, 1 (data or environment), 2 (usage), 130 (Ctrl-C) or 143 (SIGTERM). Other exceptions
+    are bugs of ours and keep their traceback.
     """
     try:
         stage()
     except StudyError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        lines = (visible(line) for line in str(error).split("\n"))
+        print(f"{prog}: error: " + "\n".join(lines), file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(
-            f"\n{prog}: interrupted; what was finished is kept, run again to go on.",
-            file=sys.stderr,
-        )
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as stop:
+        print(f"\n{interrupted(prog)}", file=sys.stderr)
+        return int(getattr(stop, "exit_code", EXIT_INTERRUPTED))
     except OSError as error:
-        if error.errno not in _OS_MENDS or (error.filename is None and error.errno != errno.ENOSPC):
+        if not is_disk_error(error):
             raise
-        where = error.filename or "the run folder"
-        print(
-            f"{prog}: error: {where}: {error.strerror}; {_OS_MENDS[error.errno]}", file=sys.stderr
-        )
+        where = visible(str(error.filename or "the run folder"))
+        mend = _OS_MENDS[error.errno or errno.ENOSPC]
+        print(f"{prog}: error: {where}: {error.strerror}; {mend}", file=sys.stderr)
         return EXIT_DATA
     return 0
 
 
+def interrupted(prog: str) -> str:
+    """Return what a stage says when it is interrupted."""
+    return f"{prog}: interrupted; what was finished is kept, run again to go on."
+
+
+def is_disk_error(error: Exception) -> bool:
+    """Say whether this machine's disk refused: full, read-only, not permitted …"""
+    if not isinstance(error, OSError) or error.errno not in _OS_MENDS:
+        return False
+    return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def leave(code: int) -> NoReturn:
-    """End the process; after Ctrl-C at once, without tearing down a loaded model."""
-    if code == EXIT_INTERRUPTED:
+    """End the process; when interrupted at once, without tearing down a loaded model."""
+    if code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -484,6 +532,9 @@ _OS_MENDS = {
     errno.EPERM: "make it writable, or choose another folder with --run-dir DIR",
     errno.EROFS: "it is on a read-only disk: choose another folder with --run-dir DIR",
     errno.ENOTDIR: "a part of this path is a file: choose another folder with --run-dir DIR",
+    errno.EEXIST: "a file stands where a folder should be: choose another with --run-dir DIR",
+    errno.ENAMETOOLONG: "the path is too long: choose a shorter one with --run-dir DIR",
+    errno.ELOOP: "its links lead in a circle: choose another folder with --run-dir DIR",
     errno.EISDIR: "a folder stands where a file should be: move it away",
     errno.EFBIG: "the file size limit was reached: raise it (ulimit -f) and run again",
 }

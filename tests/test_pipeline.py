@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -61,9 +61,9 @@ def test_the_same_seed_gives_the_same_bytes(tiny_run: Path) -> None:
 
 def test_stale_activations_are_refused(tiny_run: Path, tmp_path: Path, capsys: Any) -> None:
     paths = study.RunPaths(tmp_path)
-    manifest = json.loads(study.RunPaths(tiny_run).manifest.read_text("utf-8"))
-    manifest["stimuli"] = manifest["stimuli"][:-1]
-    artifacts.save_json(paths.manifest, manifest)
+    manifest = artifacts.load_manifest(study.RunPaths(tiny_run).manifest)
+    fewer = dataclasses.replace(manifest, stimuli=manifest.stimuli[:-1])
+    artifacts.save_manifest(paths.manifest, fewer)
     paths.activations.symlink_to(study.RunPaths(tiny_run).activations)
     assert concept_alignment.main(["--run-dir", str(tmp_path), "--variants", "base"]) == 1
     message = capsys.readouterr().err

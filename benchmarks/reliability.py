@@ -1,0 +1,111 @@
+"""Try every fault and write what happened to docs/reliability.md.
+
+The faults are tests (``@pytest.mark.fault(what, outcome)``), so that each row of the table is kept
+true by the suite; this runs them all, the slow ones too, fuzzing deeper than the suite does.
+
+    uv run benchmarks/reliability.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import study
+
+PAGE = study.ROOT / "docs" / "reliability.md"
+FILES = (
+    "test_reliability.py",
+    "test_hub.py",
+    "test_modal.py",
+    "test_batch_runner.py",
+    "test_fuzz.py",
+)
+FUZZ_EXAMPLES = 300
+
+HEAD = """# Faults tried, and what happens
+
+Made by `uv run benchmarks/reliability.py`, which runs the tests marked `fault`: real processes and
+files on {machine}, fuzzing with {examples} files a loader. "as said" means that the test checked
+the outcome in the second column. The hub is a server on loopback that the real clients talk to
+(`tests/loopback_hub.py`).
+
+| fault | outcome | result |
+| --- | --- | --- |
+"""
+TAIL = """
+## Not covered
+
+- The hub's Xet storage: the loopback hub serves plain HTTP. Commit, file list and hashes are
+  checked the same.
+- A download interrupted by killing the process: whole files that were fetched are kept, the file
+  under way starts anew (the client names its partial file afresh each time).
+- Modal's service: image build, scheduling, retries and Volumes (`tests/test_modal.py` runs the
+  functions' bodies where only what the image ships can be imported).
+- Disks that lie about fsync, and file systems without `flock` (the lock says so and is left out).
+- An altered adapter is noticed where the suite gives `adapter_sha256`, or by a plan made before.
+- A cache or snapshot without symbolic links (Windows): the hub's hash of a file is not kept there.
+"""
+
+
+@dataclass
+class Recorder:
+    """A pytest plugin that keeps one row per fault."""
+
+    marks: dict[str, tuple[str, str]] = field(default_factory=dict)
+    rows: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Remember the marks; leave out what is no fault."""
+        items[:] = [item for item in items if item.get_closest_marker("fault")]
+        for item in items:
+            self.marks[item.nodeid] = item.get_closest_marker("fault").args
+            self.rows.setdefault(self.marks[item.nodeid], [])
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Keep the outcome of a test, or of a fixture that failed."""
+        if report.when != "call" and report.outcome == "passed":
+            return
+        measured = [str(value) for name, value in report.user_properties if name == "measured"]
+        result = {"passed": "as said", "failed": "**FAILED**"}.get(report.outcome, "not tried here")
+        text = "; ".join([result, *measured])
+        row = self.rows[self.marks[report.nodeid]]
+        if text not in row:
+            row.append(text)
+
+    def table(self) -> str:
+        """Return the rows in the order in which they ran."""
+        return "".join(
+            f"| {what} | {outcome} | {'; '.join(results) or 'not run'} |\n"
+            for (what, outcome), results in self.rows.items()
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the faults, write the page; returns pytest's exit code."""
+    parser = argparse.ArgumentParser(description="Try every fault; write docs/reliability.md.")
+    parser.add_argument("--output", type=Path, default=PAGE, help="default docs/reliability.md")
+    args = parser.parse_args(argv)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("FUZZ_EXAMPLES", str(FUZZ_EXAMPLES))
+    os.chdir(study.ROOT)
+    recorder = Recorder()
+    files = [f"tests/{name}" for name in FILES if (study.ROOT / "tests" / name).is_file()]
+    code = int(pytest.main([*files, "-m", "fault and not gpu and not network"], [recorder]))
+    machine = f"{platform.system()}, Python {platform.python_version()}"
+    head = HEAD.format(machine=machine, examples=os.environ["FUZZ_EXAMPLES"])
+    args.output.write_text(head + recorder.table() + TAIL, encoding="utf-8")
+    print(f"{len(recorder.rows)} faults in {args.output}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""Local extraction: which device and why, and a suite of one's own from a folder and from a hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import artifacts
+import batch_runner
+import build_stimuli
+import extraction
+import model_loader
+import packs
+import study
+from tests import loopback_hub
+from tests.conftest import TERMS, save_tiny, write_study
+
+
+@pytest.fixture
+def run(tiny_suite: Path, tmp_path: Path) -> Path:
+    line = ["--suite", str(tiny_suite), "--run-dir", str(tmp_path), "--limit", "3"]
+    assert build_stimuli.main(line) == 0
+    return tmp_path
+
+
+def extract(run: Path, *flags: str) -> int:
+    return batch_runner.main(["--local", "--run-dir", str(run), "--variants", "base", *flags])
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device", "why"),
+    [
+        (True, True, "cuda", "CUDA is available (Some GPU)"),
+        (False, True, "mps", "no CUDA; Apple MPS is available"),
+        (False, False, "cpu", "no CUDA and no MPS"),
+    ],
+)
+def test_auto_takes_the_best_device_and_says_why(
+    monkeypatch: Any, cuda: bool, mps: bool, device: str, why: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "Some GPU")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert model_loader.choose_device("auto") == (torch.device(device), why)
+
+
+def test_the_reason_is_printed(run: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert extract(run) == 0
+    assert "base: on cpu (no CUDA and no MPS), float32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused(run: Path, capsys: Any, device: str) -> None:
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("a GPU is here")
+    assert extract(run, "--device", device) == 1
+    assert f"--device {device}: no" in capsys.readouterr().err
+
+
+def test_precision_is_float32_except_on_cuda() -> None:
+    assert model_loader.choose_dtype("auto", torch.device("cuda")) is torch.bfloat16
+    assert model_loader.choose_dtype("auto", torch.device("mps")) is torch.float32
+    assert model_loader.choose_dtype("bf16", torch.device("cpu")) is torch.bfloat16
+
+
+def test_an_unproven_device_is_compared_with_the_cpu(
+    run: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(packs, "UNPROVEN_DEVICES", ("cpu",))  # stands for MPS
+    assert extract(run, "--device", "cpu") == 0
+    assert "same as the CPU (cosine 1.0000" in capsys.readouterr().out
+
+
+@pytest.mark.fault(
+    "a device whose results differ from the CPU's (MPS check, the CPU standing for it)",
+    "refused before anything is written",
+)
+def test_a_device_that_computes_something_else_is_refused(
+    run: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(packs, "UNPROVEN_DEVICES", ("cpu",))
+    plain = model_loader.moved
+
+    def altered(loaded: Any, device: torch.device) -> Any:
+        loaded.blocks[1].mlp.down_proj.weight.mul_(1.5)
+        return plain(loaded, device)
+
+    monkeypatch.setattr(model_loader, "moved", altered)
+    assert extract(run, "--device", "cpu") == 1
+    assert "its vectors differ from the CPU's (smallest cosine 0." in capsys.readouterr().err
+    assert not list((run / "activations").rglob("plan.json"))
+
+
+def test_moving_a_model_is_undone_when_the_work_fails() -> None:
+    from tests.conftest import byte_tokenizer, tiny_model
+
+    loaded = model_loader.wrap(
+        tiny_model("llama", 0), byte_tokenizer(), torch.device("cpu"), torch.float32
+    )
+    with pytest.raises(ValueError, match="stop"), \
+         model_loader.moved(loaded, torch.device("cpu")):  # fmt: skip
+        raise ValueError("stop")
+    assert loaded.device == torch.device("cpu")
+
+
+# --- bring your own ---------------------------------------------------------------------------
+
+
+def readme_suite() -> str:
+    """Return the TOML that README shows under "Your own model and language"."""
+    text = (study.ROOT / "README.md").read_text("utf-8")
+    section = text.split("## Your own model and language")[1].split("\n## ")[0]
+    return section.split("```toml\n")[1].split("```")[0]
+
+
+def test_readmes_own_suite_runs_on_a_folder_and_a_hub_repository(tmp_path: Path) -> None:
+    """README's TOML as it stands: 3 languages, 5 concepts, one local model, one of a hub."""
+    write_study(tmp_path, {"base": {"path": "x", "role": "base"}})
+    (tmp_path / "probes.json").rename(tmp_path / "my_probes.json")
+    (tmp_path / "pairs.json").rename(tmp_path / "my_pairs.json")
+    suite = tmp_path / "mine.toml"
+    suite.write_text(readme_suite(), "utf-8")
+    loaded = study.load_suite(str(suite))
+    local, tuned = loaded.variant("base"), loaded.variant("tuned")
+    assert local.path is not None
+    assert tuned.repo is not None
+    save_tiny(study.resolve(local.path), "llama", seed=1)
+    script = (
+        "import sys, build_stimuli, batch_runner\n"
+        "suite, run = sys.argv[1:]\n"
+        "line = ['--run-dir', run]\n"
+        "code = build_stimuli.main(['--suite', suite, *line, '--limit', '10'])\n"
+        "raise SystemExit(code or batch_runner.main(['--local', '--device', 'cpu', *line]))"
+    )
+    with loopback_hub.serve() as hub:
+        hub.repos[tuned.repo] = loopback_hub.Repo(save_tiny(tmp_path / "tuned", "llama", seed=2))
+        commit = hub.repos[tuned.repo].commit
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(suite), str(tmp_path / "run")], cwd=study.ROOT,
+            env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"),
+                 "OMP_NUM_THREADS": "1"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    manifest = artifacts.load_manifest(study.RunPaths(tmp_path / "run").manifest)
+    assert len(manifest.suite.languages) == 3
+    assert len(manifest.metadata["concepts"]) == len(TERMS) == 5
+    for variant in ("base", "tuned"):
+        folder = tmp_path / "run" / "activations" / variant
+        assert extraction.finished(folder, manifest, manifest.suite.variant(variant))
+    plan = json.loads((folder / "plan.json").read_text("utf-8"))
+    assert plan["source"] == {"role": "regional", "repo": tuned.repo, "revision": commit}

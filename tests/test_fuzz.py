@@ -1,0 +1,249 @@
+"""Every loader on damaged files: a valid value or one clear error, never a crash of another kind.
+
+``FUZZ_EXAMPLES`` sets how many files each loader is given (default 150).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+import activation_store as store
+import artifacts
+import study
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
+FUZZ = settings(
+    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+CHARACTERS = some.characters(codec=None)  # lone surrogates, controls and bidi marks included
+VALUES = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats() | some.text(CHARACTERS)
+    | some.sampled_from(["../../x", "\ud800", "a" * 20_000, 10**400, 1e308, -1, "", "C01"])
+    | some.sampled_from([[], {}, [[]], [{}], {"name": []}, [None], True, float("nan")]),
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+
+
+def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the paths of (at most three entries of) every container in ``data``."""
+    found = [path]
+    entries = data.items() if isinstance(data, dict) else enumerate(data[:3])
+    for key, value in list(entries)[:40]:
+        found += places(value, (*path, key)) if isinstance(value, (dict, list)) else [(*path, key)]
+    return found
+
+
+def damaged(draw: Callable[..., Any], data: Any) -> Any:
+    """Return a copy of ``data`` with one to three values replaced, removed or added."""
+    data = copy.deepcopy(data)
+    for _ in range(draw(some.integers(1, 3))):
+        path = draw(some.sampled_from(places(data)))
+        if not path:
+            return draw(VALUES)
+        parent = data
+        for key in path[:-1]:
+            parent = parent[key]
+        action = draw(some.sampled_from(["replace", "remove", "add"]))
+        if action == "remove":
+            del parent[path[-1]]
+        elif action == "add" and isinstance(parent, dict):
+            parent[draw(some.text(max_size=5))] = draw(VALUES)
+        else:
+            parent[path[-1]] = draw(VALUES)
+        if not isinstance(data, (dict, list)):
+            break
+    return data
+
+
+def text_of(data: Any, draw: Callable[..., Any]) -> bytes:
+    """Return JSON bytes of ``data``, sometimes cut, sometimes with a byte changed."""
+    out = bytearray(json.dumps(data).encode())  # NaN and lone surrogates get through here
+    how = draw(some.sampled_from(["whole", "whole", "cut", "byte"]))
+    if how == "cut":
+        return bytes(out[: draw(some.integers(0, len(out)))])
+    if how == "byte" and out:
+        out[draw(some.integers(0, len(out) - 1))] = draw(some.integers(0, 255))
+    return bytes(out)
+
+
+Loader = Callable[[Path], Any]
+
+
+def refusal(load: Callable[[], Any]) -> str | None:
+    """Return the message of a clear error, None if the value is valid; a crash goes through."""
+    try:
+        load()
+    except study.StudyError as error:
+        return str(error)
+    return None
+
+
+def load_manifest_again(path: Path) -> Any:
+    """A manifest that loads can be written, hashed and turned into a suite again."""
+    manifest = artifacts.load_manifest(path)
+    assert len(manifest.sha256) == 64
+    artifacts.save_manifest(path, manifest)
+    assert artifacts.load_manifest(path) == manifest
+    return manifest
+
+
+def load_probes_again(path: Path) -> Any:
+    concepts = artifacts.load_probes(path)
+    artifacts.canonical_json([asdict(concept) for concept in concepts]).encode()
+    return [s.span for c in concepts for row in c.sentences.values() for s in row]
+
+
+def load_plan_again(path: Path) -> Any:
+    """A plan that loads can be walked the way the stages walk it."""
+    plan = store.load_plan(path.parent)
+    for shard in plan["shards"]:
+        assert {name for pack in shard["packs"] for name in pack} >= set(shard["span_ids"])
+    assert [*plan["source"], *plan["versions"], *plan["rows"]]
+    return store.missing_shards(path.parent, plan), artifacts.digest(plan)
+
+
+JSON_LOADERS: dict[str, tuple[str, Loader]] = {
+    "load_manifest": ("data/stimulus_manifest.json", load_manifest_again),
+    "load_plan": ("activations/base/plan.json", load_plan_again),
+    "load_curves": ("results/alignment_curves.json", artifacts.load_curves),
+    "load_edge_cases": ("p1_edge_cases.json", artifacts.load_edge_cases),
+    "load_json": ("results/token_audit.json", lambda path: artifacts.load_json(path, "make")),
+    "load_probes": ("probes.json", load_probes_again),
+    "load_perturbations": ("pairs.json", artifacts.load_perturbations),
+}
+
+
+def fault(name: str) -> Any:
+    return pytest.param(
+        name,
+        marks=pytest.mark.fault(f"`{name}` on damaged files", "a valid value or a clear error"),
+    )
+
+
+def source(name: str, tiny_run: Path, tiny_suite: Path) -> Path:
+    file = JSON_LOADERS[name][0]
+    return tiny_suite.parent / file if "/" not in file and file != "p1_edge_cases.json" \
+        else tiny_run / file  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [fault(name) for name in JSON_LOADERS])
+def test_json_loaders(
+    name: str, tiny_run: Path, tiny_suite: Path, tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:  # fmt: skip
+    good = source(name, tiny_run, tiny_suite)
+    load = JSON_LOADERS[name][1]
+    data = json.loads(good.read_text("utf-8"))
+    data.pop("sha256", None)  # the manifest's own hash would hide what lies behind it
+    path = tmp_path / good.name
+    counts = {"valid": 0, "refused": 0}
+
+    @FUZZ
+    @given(some.data())
+    def attempt(draws: some.DataObject) -> None:
+        path.write_bytes(text_of(damaged(draws.draw, data), draws.draw))
+        message = refusal(lambda: load(path))
+        counts["valid" if message is None else "refused"] += 1
+        assert message is None or path.name in message
+
+    attempt()
+    record_property("measured", f"{counts['valid']} valid, {counts['refused']} refused")
+    assert counts["refused"] > EXAMPLES // 4
+    path.write_bytes(json.dumps(data).encode())
+    load(path)  # the undamaged file passes: the fuzz does not merely refuse everything
+
+
+def load_text_table(path: Path) -> None:
+    table = artifacts.load_csv(path, artifacts.COMMITMENT_COLUMNS, "make")
+    assert all(isinstance(cell, str) for cell in table.to_numpy().ravel())
+
+
+@pytest.mark.fault("`load_csv` on arbitrary and damaged bytes", "a valid value or a clear error")
+def test_csv_loader(tiny_run: Path, tmp_path: Path) -> None:
+    good = (tiny_run / "results/commitment_matrix.csv").read_bytes()[:3000]
+    path = tmp_path / "commitment_matrix.csv"
+
+    @FUZZ
+    @given(some.binary(max_size=300), some.integers(0, len(good)), some.integers(0, 50))
+    def attempt(noise: bytes, start: int, length: int) -> None:
+        path.write_bytes(good[:start] + noise + good[start + length :])
+        message = refusal(lambda: load_text_table(path))
+        assert message is None or path.name in message
+
+    attempt()
+
+
+@pytest.mark.fault("`read_shard` on damaged bytes", "a valid value or a clear error")
+def test_shard_loader(tiny_run: Path, tmp_path: Path) -> None:
+    folder = tiny_run / "activations/base"
+    good = store.shard_path(folder, 0).read_bytes()
+    sha = artifacts.digest(store.load_plan(folder))
+    path = tmp_path / "shard-00000.safetensors"
+    header = 8 + int.from_bytes(good[:8], "little")
+
+    @FUZZ
+    @given(
+        some.integers(0, header - 1) | some.integers(0, len(good) - 1), some.binary(max_size=12),
+        some.booleans(),
+    )  # fmt: skip
+    def attempt(start: int, noise: bytes, cut: bool) -> None:
+        path.write_bytes(good[:start] + noise + (b"" if cut else good[start + len(noise) :]))
+        message = refusal(lambda: store.read_shard(path, sha))
+        if message is None:
+            assert path.read_bytes() == good or start < header  # white space in the header
+        else:
+            assert path.name in message
+
+    attempt()
+
+
+def same_again(suite: study.Suite) -> None:
+    assert study.Suite.from_dict(suite.to_dict(), "again") == suite
+
+
+@pytest.mark.fault("`load_suite` on damaged TOML", "a valid value or a clear error")
+def test_suite_loader(tmp_path: Path) -> None:
+    good = (study.SUITE_DIR / "tiny-aya.toml").read_text("utf-8").encode()
+    path = tmp_path / "mine.toml"
+    pieces = some.sampled_from(
+        [b"[", b"]", b'"', b"=", b"[[variants.base]]", b"languages = [1, {}]\n", b"\x00", b"\xff",
+         b'[variants."../x"]\nrole = "base"\npath = "x"\n', b"default = 3\n", b"targets = [[]]\n",
+         b'"\\u202e"', b"variants = 1\n", b'path = "\\u0000"\n', b"parallel_limit = -1\n"]
+    )  # fmt: skip
+
+    @FUZZ
+    @given(some.integers(0, len(good)), pieces | some.binary(max_size=20), some.integers(0, 40))
+    def attempt(start: int, noise: bytes, length: int) -> None:
+        path.write_bytes(good[:start] + noise + good[start + length :])
+        message = refusal(lambda: same_again(study.load_suite(str(path))))
+        assert message is None or path.name in message
+
+    attempt()
+
+
+@pytest.mark.fault("`Suite.from_dict` on damaged JSON", "a valid value or a clear error")
+def test_suite_from_a_manifest() -> None:
+    good = study.load_suite("tiny-aya").to_dict()
+
+    @FUZZ
+    @given(some.data())
+    def attempt(draws: some.DataObject) -> None:
+        raw = damaged(draws.draw, good)
+        if not isinstance(raw, dict):
+            return
+        message = refusal(lambda: same_again(study.Suite.from_dict(raw, "manifest")))
+        assert message is None or "manifest" in message
+
+    attempt()
