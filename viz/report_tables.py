@@ -4,7 +4,7 @@ Each table stands between ``<!-- table:NAME -->`` and ``<!-- /table -->``. ``--c
 nothing and exits 1 if a table is out of date.
 
 Reads:  results/, runs/mini-flores/results/, docs/*.json, data/adapters/mini/*/card.json
-Writes: REPORT.md, README.md, docs/*.md
+Writes: REPORT.md, README.md, docs/validation.md
 
     uv run viz/report_tables.py
 """
@@ -22,6 +22,8 @@ from study import RunPaths, StudyError
 from viz import tables_alignment, tables_evidence
 
 MAKE = "uv run viz/report_tables.py"
+# docs/performance.md has its own: benchmarks/tables.py
+DOCUMENTS = tuple(study.ROOT / name for name in ("REPORT.md", "README.md", "docs/validation.md"))
 TABLES: dict[str, Callable[[RunPaths], str]] = {
     function.__name__: function
     for function in (
@@ -53,13 +55,6 @@ TABLES: dict[str, Callable[[RunPaths], str]] = {
 }
 
 
-def documents() -> list[Path]:
-    """Return every document that holds a table."""
-    candidates = [study.ROOT / "REPORT.md", study.ROOT / "README.md"]
-    candidates += sorted((study.ROOT / "docs").glob("*.md"))
-    return [path for path in candidates if "<!-- table:" in path.read_text(encoding="utf-8")]
-
-
 def fill(text: str, paths: RunPaths, source: Path) -> str:
     """Return ``text`` with every table replaced by what the results say."""
 
@@ -73,7 +68,7 @@ def fill(text: str, paths: RunPaths, source: Path) -> str:
 
 def run(paths: RunPaths, *, check: bool) -> list[Path]:
     """Fill the documents, or with ``check`` raise StudyError if that would change one."""
-    filled = {path: fill(path.read_text(encoding="utf-8"), paths, path) for path in documents()}
+    filled = {path: fill(path.read_text(encoding="utf-8"), paths, path) for path in DOCUMENTS}
     for path, text in filled.items():
         if text == path.read_text(encoding="utf-8"):
             continue
