@@ -484,11 +484,11 @@ def _pair_tab(gr: Any, results: Results, model: PairModel) -> None:
 
 def run(paths: RunPaths, *, demo: bool, host: str, port: int | None, device: str) -> None:
     """Serve the page until interrupted."""
+    results = load_results(paths)
+    model = None if demo else PairModel(paths, device)
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
     if demo:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    results = load_results(paths)
-    model = None if demo else PairModel(paths, device)
     import gradio as gr
 
     page = build_page(results, model)

@@ -58,6 +58,7 @@ class Shards:
             for name, values in data.items():
                 part = values[start : start + SHARD]
                 tensors[name], tensors[f"{name}.exponent"] = store.to_float16(part)
+                tensors["absmax"] = np.abs(part).max(axis=-1)
             store.save_shard(store.shard_path(self._folder, number), tensors, PLAN)
 
     def read(self, pooling: str) -> np.ndarray:

@@ -135,6 +135,8 @@ def write_activations(
     plan: dict[str, Any] = dict.fromkeys(store._PLAN_FIELDS, "planted")
     plan |= {
         "packed": True,
+        "source": {"planted": "yes"},
+        "versions": {"numpy": np.__version__},
         "variant": folder.name,
         "suite": manifest.suite.name,
         "manifest_sha256": manifest.sha256,
@@ -151,6 +153,8 @@ def write_activations(
         table = vectors.get(pooling, vectors["content_mean"])
         stacked = np.stack([table[name] for name in names])
         tensors[pooling], tensors[f"{pooling}.exponent"] = store.to_float16(stacked)
+        if pooling == "content_mean":
+            tensors["absmax"] = np.abs(stacked).max(axis=-1).astype(np.float32)
     artifacts.save_json(store.plan_path(folder), plan)
     artifacts.save_json(folder / "tokens.json", tokens)
     store.save_shard(store.shard_path(folder, 0), tensors, artifacts.digest(plan))

@@ -265,7 +265,7 @@ def test_dry_run_says_what_is_unknown(tmp_path: Path, capsys: Any, monkeypatch: 
 
 def test_every_imported_module_of_the_project_is_shipped() -> None:
     code = (
-        "import sys, batch_runner, model_loader, pathlib\n"
+        "import sys, batch_runner, model_loader, packed_attention, pathlib\n"
         "root = pathlib.Path(batch_runner.__file__).parent\n"
         "print(*sorted(n for n, m in sys.modules.items() if getattr(m, '__file__', None)\n"
         "      and pathlib.Path(m.__file__).parent == root))"
