@@ -224,8 +224,8 @@ def commitment_figure(results: Results) -> Any:
         go.Heatmap(
             z=layers,
             x=[
-                f"{r['language']}<br>identical {float(r['identical_input']):.0%}, "
-                f"shared tokens {float(r['shared_tokens']):.0%}"
+                f"{r['language']}<br>identical {float(r['identical_input']):.0%}"
+                f"<br>shared {float(r['shared_tokens']):.0%}"
                 for r in (cells[variants[0], code] for code in languages)
             ],
             y=variants,
@@ -339,6 +339,7 @@ def build_page(results: Results, pair_model: PairModel | None) -> Any:
         with gr.Tab("Commitment"):
             gr.Plot(commitment_figure(results))
             gr.Markdown(
+                "identical: concepts with the same input as in English; shared: tokens shared with it. "
                 "never: no row qualifies. untestable: at least 10% of the concepts have "
                 "identical inputs in both languages, so any alignment there is a given."
             )
