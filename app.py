@@ -339,7 +339,7 @@ def build_page(results: Results, pair_model: PairModel | None) -> Any:
         with gr.Tab("Commitment"):
             gr.Plot(commitment_figure(results))
             gr.Markdown(
-                "identical: concepts with the same input as in English; shared: tokens shared with it. "
+                "identical: concepts with the same input as in English; shared: shared tokens. "
                 "never: no row qualifies. untestable: at least 10% of the concepts have "
                 "identical inputs in both languages, so any alignment there is a given."
             )
