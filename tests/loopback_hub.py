@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -218,6 +219,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # fewer bytes than promised, then the end
         else:
             self.answer(status, part, headers)
+
+
+def client_environment(hub: Hub, home: Path, **more: str) -> dict[str, str]:
+    """Return an environment whose hub clients know ``hub`` only and cache below ``home``.
+
+    What this process has set for the clients (offline, a token) is left out.
+    """
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+    return clean | {
+        "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_ETAG_TIMEOUT": "1",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "1", "OMP_NUM_THREADS": "1", **more,
+    }  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -145,9 +144,8 @@ def test_readmes_own_suite_runs_on_a_folder_and_a_hub_repository(tmp_path: Path)
         commit = hub.repos[tuned.repo].commit
         done = subprocess.run(
             [sys.executable, "-c", script, str(suite), str(tmp_path / "run")], cwd=study.ROOT,
-            env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"),
-                 "OMP_NUM_THREADS": "1"},
-            capture_output=True, text=True, check=False,
+            env=loopback_hub.client_environment(hub, tmp_path / "hf"), capture_output=True,
+            text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     manifest = artifacts.load_manifest(study.RunPaths(tmp_path / "run").manifest)

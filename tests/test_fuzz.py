@@ -51,7 +51,7 @@ def damaged(draw: Callable[..., Any], data: Any) -> Any:
     for _ in range(draw(some.integers(1, 3))):
         path = draw(some.sampled_from(places(data)))
         if not path:
-            return draw(VALUES)
+            return copy.deepcopy(draw(VALUES))  # sampled objects are shared
         parent = data
         for key in path[:-1]:
             parent = parent[key]
@@ -59,9 +59,9 @@ def damaged(draw: Callable[..., Any], data: Any) -> Any:
         if action == "remove":
             del parent[path[-1]]
         elif action == "add" and isinstance(parent, dict):
-            parent[draw(some.text(max_size=5))] = draw(VALUES)
+            parent[draw(some.text(max_size=5))] = copy.deepcopy(draw(VALUES))
         else:
-            parent[path[-1]] = draw(VALUES)
+            parent[path[-1]] = copy.deepcopy(draw(VALUES))
         if not isinstance(data, (dict, list)):
             break
     return data

@@ -7,7 +7,6 @@ the bytes come another way, the commit, the file list and the sha256 are checked
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -76,11 +75,7 @@ def home(hub: loopback_hub.Hub, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def environment(hub: loopback_hub.Hub, home: Path, **more: str) -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
-    return clean | {
-        "HF_ENDPOINT": hub.url, "HF_HOME": str(home / "hf"), "HF_HUB_ETAG_TIMEOUT": "1",
-        "HF_HUB_DOWNLOAD_TIMEOUT": "1", "OMP_NUM_THREADS": "1", **more,
-    }  # fmt: skip
+    return loopback_hub.client_environment(hub, home / "hf", **more)
 
 
 @pytest.fixture(scope="module")
