@@ -94,13 +94,6 @@ def _published() -> dict[str, Any] | None:
     )
 
 
-def visible(text: str) -> str:
-    """Show zero-width and bidirectional characters as their code points."""
-    import unicodedata
-
-    return "".join(f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c) == "Cf" else c for c in text)
-
-
 # --- figures ----------------------------------------------------------------------------------
 
 
@@ -392,7 +385,7 @@ def _failures_tab(gr: Any, results: Results) -> None:
         return
     table = results.failures[list(FAILURE_VIEW)].copy()
     for column in ("input", "parent"):
-        table[column] = [visible(text) for text in table[column]]
+        table[column] = [study.visible(text) for text in table[column]]
     any_value = "all"
     with gr.Row():
         category = gr.Dropdown(
@@ -445,7 +438,7 @@ def _tokens_tab(gr: Any, results: Results) -> None:
             [
                 {
                     "stimulus": name,
-                    "text": visible(p["text"]),
+                    "text": study.visible(p["text"]),
                     "surface form": p["surface"],
                     "tokens": len(p["token_ids"]),
                     "concept tokens": len(p["span_tokens"]),

@@ -36,7 +36,9 @@ STAGES = (
     "viz/alignment_curves.py",
     "viz/annotated_curve.py",
     "viz/heatmap.py",
+    "viz/published_reanalysis.py",
     "viz/report_tables.py",
+    "benchmarks/validation.py",
 )
 BARS_S = {"help": 1.0, "analysis": 90.0, "demo": 5.0, "pytest": 180.0}
 DEMO_LIMIT_S = 120.0

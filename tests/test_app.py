@@ -33,10 +33,6 @@ def test_figures_mark_controls_and_untestable_cells(tiny_run: Path) -> None:
     assert app.commitment_figure(results).data[0].y == tuple(results.metadata["variants"])
 
 
-def test_invisible_characters_are_shown() -> None:
-    assert app.visible("a\u200bb") == "a⟨U+200B⟩b"
-
-
 def test_a_typed_pair_of_equal_sentences_has_cosine_one(tiny_run: Path) -> None:
     model = app.PairModel(study.RunPaths(tiny_run), "cpu")
     curve = model.cosine("base", "The eye.", "The eye.")

@@ -15,19 +15,7 @@ import concept_alignment
 import failure_classifier
 import pipeline
 import study
-
-STAGES = (
-    "pipeline.py",
-    "build_stimuli.py",
-    "batch_runner.py",
-    "concept_alignment.py",
-    "failure_classifier.py",
-    "viz/heatmap.py",
-    "viz/alignment_curves.py",
-    "viz/annotated_curve.py",
-    "app.py",
-    "train_adapters.py",
-)
+from benchmarks.opening import STAGES
 
 
 def test_every_stage_writes_what_the_next_one_reads(tiny_run: Path) -> None:

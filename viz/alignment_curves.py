@@ -79,6 +79,8 @@ def plot_panels(
         if column:
             axes[1][column].set_ylabel("")
     axes[0][0].set_ylabel("concept alignment A (0 = chance)")
+    low, high = axes[0][0].get_ylim()
+    axes[0][0].set_ylim(low, high + 0.35 * (high - low))  # room for the legend
     axes[0][0].legend(fontsize=8, loc="upper left")
     axes[1][0].legend(fontsize=8, loc="lower left")
     figure.suptitle(

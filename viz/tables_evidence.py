@@ -182,6 +182,8 @@ def claims(paths: RunPaths) -> str:
     testable = [c for c in codes if not audit["span_mean"][base][c]["untestable"]]
     found = [c for c in testable if cells[base, c]["status"] == "committed"]
     shape = [c for c in testable if curves["shape"][base][c]["label"] == "RISE_PEAK_COLLAPSE"]
+    rising = ("RISE_PEAK_COLLAPSE", "MONOTONE_RISE")
+    rises = [c for c in found if curves["shape"][base][c]["label"] in rising]
     region = [r for r in contrast_records(paths) if r["contrast"].startswith("region")]
     kept = [r for r in region if float(r["p_holm"]) <= 0.05]
     special = [r for r in contrast_records(paths) if r["contrast"].startswith("specificity")]
@@ -192,8 +194,9 @@ def claims(paths: RunPaths) -> str:
     )
     constant = [c for c in codes if audit["last"][base][c]["untestable"]]
     rows = [
-        ["concepts are shared mid-network", f"found in {len(found)} of {len(testable)} testable "
-         f"languages ({', '.join(found)})"],
+        ["concepts are shared mid-network", f"aligned after the embeddings in {len(found)} of "
+         f"{len(testable)} testable languages ({', '.join(found)}); more than at the embeddings "
+         f"already, in both halves of the concepts, in {len(rises)} ({', '.join(rises)})"],
         ["and are let go again towards the output", f"rise, peak and decline before the final norm "
          f"in {len(shape)} of {len(testable)} ({', '.join(shape)})"],
         ["regional tuning raises alignment in its languages", f"{len(kept)} of {len(region)} "
