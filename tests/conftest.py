@@ -6,13 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-
-import activation_store as store
-import artifacts
-import study
-from artifacts import Manifest
 
 LANGUAGES = ("en", "hi", "sw")
 SENTENCES = {
@@ -115,50 +109,6 @@ def write_study(folder: Path, variants: dict[str, dict[str, Any]]) -> Path:
     suite = folder / "tiny.toml"
     suite.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return suite
-
-
-def write_activations(
-    folder: Path,
-    manifest: Manifest,
-    vectors: dict[str, dict[str, np.ndarray]],
-    tokens: dict[str, dict[str, Any]] | None = None,
-) -> store.Activations:
-    """Write ``pooling -> stimulus -> [row, hidden]`` (norm last) as real shards, and open them.
-
-    Stimuli without a ``span_mean`` vector count as having no span.
-    """
-    ids = list(vectors["content_mean"])
-    span_ids = list(vectors["span_mean"])
-    rows, hidden = vectors["content_mean"][ids[0]].shape
-    blank = {"token_ids": [1], "span_tokens": [0], "tokens_per_character": 1.0}
-    tokens = {name: {**blank, **(tokens or {}).get(name, {})} for name in ids}
-    plan: dict[str, Any] = dict.fromkeys(store._PLAN_FIELDS, "planted")
-    plan |= {
-        "packed": True,
-        "source": {"planted": "yes"},
-        "versions": {"numpy": np.__version__},
-        "variant": folder.name,
-        "suite": manifest.suite.name,
-        "manifest_sha256": manifest.sha256,
-        "schema_version": study.SCHEMA_VERSION,
-        "poolings": list(study.POOLINGS),
-        "rows": [*map(str, range(rows - 1)), "final_norm"],
-        "hidden_size": hidden,
-        "tokens_sha256": artifacts.digest(tokens),
-        "shards": [{"packs": [ids], "ids": ids, "span_ids": span_ids}],
-    }
-    tensors = {}
-    for pooling in study.POOLINGS:
-        names = span_ids if pooling == "span_mean" else ids
-        table = vectors.get(pooling, vectors["content_mean"])
-        stacked = np.stack([table[name] for name in names])
-        tensors[pooling], tensors[f"{pooling}.exponent"] = store.to_float16(stacked)
-        if pooling == "content_mean":
-            tensors["absmax"] = np.abs(stacked).max(axis=-1).astype(np.float32)
-    artifacts.save_json(store.plan_path(folder), plan)
-    artifacts.save_json(folder / "tokens.json", tokens)
-    store.save_shard(store.shard_path(folder, 0), tensors, artifacts.digest(plan))
-    return store.open_activations(folder, manifest.sha256)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import concept_alignment
 import study
 from artifacts import Manifest, Stimulus
 from benchmarks import planted
-from tests.conftest import write_activations
+from benchmarks.planted_run import write_activations
 
 LANGUAGES = ("en", "hi", "sw", "fr", "ta", "am")
 N, K = 16, 2

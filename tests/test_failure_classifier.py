@@ -13,7 +13,7 @@ import alignment_stats as st
 import artifacts
 import failure_classifier as fc
 import study
-from tests.conftest import write_activations
+from benchmarks.planted_run import write_activations
 
 LANGUAGES = ("en", "hi", "sw")
 

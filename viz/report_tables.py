@@ -49,6 +49,7 @@ TABLES: dict[str, Callable[[RunPaths], str]] = {
         tables_evidence.shape_validation,
         tables_evidence.layer_validation,
         tables_evidence.decoys,
+        tables_evidence.analysis_cost,
         tables_evidence.failures,
         tables_evidence.adapters,
     )
