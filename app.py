@@ -279,9 +279,8 @@ class PairModel:
         """Return the raw cosine per row 0..L of two sentences; StudyError on unusable text."""
         import numpy as np
 
-        import encoding
         import model_loader
-        import packs
+        from extraction import encoding, packs
 
         for text in (left, right):
             if not text.strip():

@@ -2,7 +2,7 @@
 
 Every ``load_*`` names the file, the field and the command that makes it when something is wrong
 (StudyError). JSON is UTF-8 with sorted keys and a final newline; the same data gives the same
-bytes. No torch here. Activations have their own module, ``activation_store.py``.
+bytes. No torch here. Activations have their own module, ``extraction/store.py``.
 """
 
 from __future__ import annotations

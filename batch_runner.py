@@ -25,18 +25,15 @@ import batch_flags
 
 batch_flags.answer_help(__name__)  # the imports below take a second
 
-import activation_store as store  # noqa: E402
 import artifacts  # noqa: E402
-import extraction  # noqa: E402
 import hub  # noqa: E402
 import interrupts  # noqa: E402
-import job_size  # noqa: E402
 import modal_config  # noqa: E402
-import prefetch  # noqa: E402
 import run_lock  # noqa: E402
 import study  # noqa: E402
 from artifacts import Manifest  # noqa: E402
 from batch_flags import build_parser  # noqa: E402
+from extraction import job_size, prefetch, runner, store  # noqa: E402
 from study import RunPaths, StudyError, UsageError, Variant  # noqa: E402
 
 PROG = "batch_runner.py"
@@ -46,7 +43,7 @@ PROG = "batch_runner.py"
 class Config:
     paths: RunPaths
     variants: tuple[str, ...] | None
-    options: extraction.Options
+    options: runner.Options
     local: bool
     parallel: bool
     dry_run: bool
@@ -69,8 +66,11 @@ def run_local(config: Config, manifest: Manifest, variants: Sequence[Variant]) -
                 bar.set_description(name)
                 bar.reset(total=tokens)
 
-            extraction.extract_variant(
-                manifest, variant, folder, config.options, bar.update, announce, source=source
+            runner.extract(
+                runner.Job(manifest, variant, folder, config.options),
+                source=source,
+                announce=announce,
+                progress=bar.update,
             )
         print(f"{variant.name}: {len(manifest.stimuli)} stimuli in {folder}", flush=True)
 
@@ -101,8 +101,8 @@ def extract_remote(manifest_json: str, name: str, options: dict[str, Any]) -> di
         target = root / manifest.sha256[:16] / name
         target.mkdir(parents=True, exist_ok=True)
         device = remote_device(manifest, options["device"])
-        wanted = extraction.Options(**{**options, "device": device})
-        extraction.extract_variant(manifest, manifest.suite.variant(name), target, wanted)
+        wanted = runner.Options(**{**options, "device": device})
+        runner.extract(runner.Job(manifest, manifest.suite.variant(name), target, wanted))
     except StudyError as error:
         return {"error": str(error)}
     finally:  # also what was finished before a failure
@@ -216,6 +216,7 @@ def dry_run(config: Config, manifest: Manifest, variants: Sequence[Variant]) -> 
     """Print texts, tokens, bytes, disk, time and cost per variant; nothing is loaded or spent."""
     print(f"suite {manifest.suite.name}, estimates; nothing is computed, fetched or spent")
     dollars = 0.0
+    cpu_rate = job_size.cpu_flop_per_s() * job_size.CPU_SHARE if config.local else 0.0
     for variant in variants:
         remote = variant.repo if not variant.package else None
         repository = hub.Repository(remote, f"variant {variant.name}", "") if remote else None
@@ -226,9 +227,12 @@ def dry_run(config: Config, manifest: Manifest, variants: Sequence[Variant]) -> 
             f"about {size.tokens:,.0f} tokens; weights {job_size.human_bytes(size.weight_bytes)}; "
             f"activations {job_size.human_bytes(size.disk_bytes)} on disk"
         )
-        if not config.local:
+        if config.local:
+            seconds = size.seconds(cpu_rate)
+            line += f"; time in float32 on this CPU {job_size.human_time(seconds)}"
+        else:
             price, tflops = modal_config.GPUS[config.gpu]
-            seconds = size.seconds(tflops)
+            seconds = size.seconds(tflops * 1e12 * job_size.GPU_SHARE)
             cost = None if seconds is None else seconds / 3600 * price
             dollars += cost or 0.0
             line += f"; on {config.gpu} " + (
@@ -236,7 +240,10 @@ def dry_run(config: Config, manifest: Manifest, variants: Sequence[Variant]) -> 
             )
         print(line + (f" (unknown: {model.why_unknown})" if model.why_unknown else ""))
     if not config.local:
-        print(f"together about ${dollars:.2f}; at most {modal_config.TIMEOUT_S} s a variant")
+        print(
+            f"together about ${dollars:.2f}; a first run also fetches the weights; stopped after "
+            f"{job_size.human_time(modal_config.TIMEOUT_S)} a variant"
+        )
 
 
 def run(config: Config, *, inside_modal: bool = False) -> None:
@@ -269,7 +276,7 @@ def run(config: Config, *, inside_modal: bool = False) -> None:
 def _finished(config: Config, manifest: Manifest, variant: Variant) -> bool:
     folder = store.variant_dir(config.paths, variant.name)
     artifacts.remove_leftovers(folder)
-    done = extraction.finished(folder, manifest, variant)
+    done = runner.finished(runner.Job(manifest, variant, folder))
     if done:
         print(f"{variant.name}: complete, skipped ({folder})")
     return done
@@ -279,7 +286,7 @@ def _config(args: argparse.Namespace) -> Config:
     gpu = args.gpu or modal_config.GPU
     if gpu not in modal_config.GPUS:
         raise UsageError(study.unknown("--gpu", gpu, modal_config.GPUS))
-    options = extraction.Options(args.device, args.dtype, args.batch_size, args.overwrite)
+    options = runner.Options(args.device, args.dtype, args.batch_size, args.overwrite)
     return Config(
         RunPaths(args.run_dir),
         args.variants,

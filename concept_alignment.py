@@ -18,25 +18,23 @@ from typing import Any
 
 import numpy as np
 
-import activation_store as store
-import alignment_cells
 import alignment_stats as st
 import artifacts
-import commitment
-import contrasts
 import study
-from alignment_cells import IDENTICAL_LIMIT, MIN_CONCEPTS, PRIMARY, Study, Tree
-from commitment import MIN_SHAPE_CONCEPTS
+from alignment import cells, commitment, contrasts
+from alignment.cells import IDENTICAL_LIMIT, MIN_CONCEPTS, PRIMARY, Study, Tree
+from alignment.commitment import MIN_SHAPE_CONCEPTS
+from extraction import store
 from study import RunPaths, StudyError, Suite
 
 _CODE = (
     "concept_alignment.py",
-    "alignment_cells.py",
+    "alignment/cells.py",
     "alignment_stats.py",
-    "commitment.py",
-    "contrasts.py",
-    "parallel_alignment.py",
-    "activation_store.py",
+    "alignment/commitment.py",
+    "alignment/contrasts.py",
+    "alignment/parallel.py",
+    "extraction/store.py",
     "artifacts.py",
 )
 _PLAN_KEYS = ("source", "dtype", "device", "threads", "packed", "versions", "tokenizer_sha256")
@@ -171,9 +169,9 @@ def run(config: Config) -> tuple[Path, Tree]:
                 store.variant_dir(config.paths, variant), task.manifest.sha256
             )
             _note_plan(out, variant, loaded.plan)
-            cells = alignment_cells.measure(task, variant, loaded, out)
-            matrix += commitment.rows(task, variant, cells, out)
-            curves |= {(variant, code): aligned for code, aligned in cells.aligned.items()}
+            measured = cells.measure(task, variant, loaded, out)
+            matrix += commitment.rows(task, variant, measured, out)
+            curves |= {(variant, code): aligned for code, aligned in measured.aligned.items()}
     _warn_undefined(out)
     differences = contrasts.rows(
         [task.suite.variant(name) for name in task.variants],
@@ -215,7 +213,7 @@ def _untestable(out: Tree) -> set[str]:
 
 def _warn_undefined(out: Tree) -> None:
     """Name the cells that have no value, one line per pooling, measure and rows."""
-    cells: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    undefined_in: dict[tuple[str, str, str], dict[str, list[str]]] = {}
     for pooling, measures in out["measures"].items():
         for measure in (*PRIMARY, "cosine"):
             for variant, languages in measures.get(measure, {}).items():
@@ -223,8 +221,8 @@ def _warn_undefined(out: Tree) -> None:
                     rows = [str(r) for r, value in enumerate(entry["mean"]) if value is None]
                     if rows:
                         key = (pooling, measure, ", ".join(rows))
-                        cells.setdefault(key, {}).setdefault(variant, []).append(code)
-    for (pooling, measure, undefined), variants in cells.items():
+                        undefined_in.setdefault(key, {}).setdefault(variant, []).append(code)
+    for (pooling, measure, undefined), variants in undefined_in.items():
         by_languages: dict[str, list[str]] = {}
         for variant, codes in variants.items():
             by_languages.setdefault(", ".join(codes), []).append(variant)
@@ -259,15 +257,15 @@ def summary(out: Tree) -> str:
     metadata = out["metadata"]
     lines = []
     for pooling, variants in out["audit"]["identical_input"].items():
-        cells = [(v, c, e["share"]) for v, row in variants.items() for c, e in row.items()]
+        shares = [(v, c, e["share"]) for v, row in variants.items() for c, e in row.items()]
         void: dict[tuple[str, float], list[str]] = {}
-        for variant, code, share in cells:
+        for variant, code, share in shares:
             if share >= IDENTICAL_LIMIT:
                 void.setdefault((code, share), []).append(variant)
         count = sum(map(len, void.values()))
         named = ", ".join(f"{code} {share:.0%}" for code, share in void)
         lines.append(
-            f"untestable on {pooling}: {count} of {len(cells)} cells"
+            f"untestable on {pooling}: {count} of {len(shares)} cells"
             + (f" (identical inputs: {named} of the concepts)" if count else "")
         )
     lines.append(

@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
-import activation_store as store
 import alignment_stats as st
 import artifacts
 import study
 from artifacts import Manifest, Stimulus, finite
+from extraction import store
 from study import RunPaths, StudyError, Suite
 
 CATEGORIES = (

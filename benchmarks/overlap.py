@@ -29,10 +29,9 @@ import torch  # noqa: E402
 
 import artifacts  # noqa: E402
 import batch_runner  # noqa: E402
-import extraction  # noqa: E402
-import prefetch  # noqa: E402
 import study  # noqa: E402
 from benchmarks import models  # noqa: E402
+from extraction import prefetch, runner, shard_writer  # noqa: E402
 
 VARIANTS = ("first", "second", "third")
 TEXTS, SHARD = 120, 32  # several shards a variant, as a full run has
@@ -62,12 +61,12 @@ def one_by_one(items: Sequence[Any], fetch: Callable[[Any], Any]) -> Iterator[tu
 def nothing_overlaps() -> Iterator[None]:
     """Fetch, compute and write one after the other."""
 
-    def at_once(self: extraction.ShardWriter, work: Callable[[], None]) -> None:
+    def at_once(self: shard_writer.ShardWriter, work: Callable[[], None]) -> None:
         work()
 
     with (
         mock.patch.object(prefetch, "one_ahead", one_by_one),
-        mock.patch.object(extraction.ShardWriter, "_next", at_once),
+        mock.patch.object(shard_writer.ShardWriter, "_next", at_once),
     ):
         yield
 
@@ -76,7 +75,7 @@ def wall_seconds(manifest: artifacts.Manifest, around: Any) -> float:
     """Return the wall time of extracting every variant into a new folder."""
     with tempfile.TemporaryDirectory() as scratch, around:
         config: Any = mock.Mock(
-            paths=study.RunPaths(Path(scratch)), options=extraction.Options(device="cpu")
+            paths=study.RunPaths(Path(scratch)), options=runner.Options(device="cpu")
         )
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             started = time.perf_counter()
@@ -97,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         suite = save_models("tiny" if args.quick else "A", Path(scratch))
         texts = models.probes(12 if args.quick else TEXTS)
         manifest = artifacts.Manifest(suite, {"schema_version": study.SCHEMA_VERSION}, tuple(texts))
-        with mock.patch.object(extraction, "SHARD_STIMULI", SHARD):
+        with mock.patch.object(runner, "SHARD_STIMULI", SHARD):
             for number in range(rounds):
                 for name in list(seconds)[:: 1 if number % 2 else -1]:
                     around = (

@@ -22,8 +22,8 @@ machine.one_thread()
 import torch  # noqa: E402
 from torch.nn.functional import embedding_bag, linear, scaled_dot_product_attention  # noqa: E402
 
-import packed_attention  # noqa: E402
 import study  # noqa: E402
+from extraction import packed_attention  # noqa: E402
 
 HIDDEN, FFN, HEADS = 512, 2048, 8
 ROW = 512  # tokens of a pack

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-import extraction
-import packs
 import study
 from benchmarks.models import Subject, twin
-from encoding import Encoded
+from extraction import packs, runner
+from extraction.encoding import Encoded
 
 Keep = Callable[[int, np.ndarray], None]
 Way = Callable[[Sequence[Encoded], Keep], None]
@@ -76,7 +75,7 @@ def sorted_batches(subject: Subject) -> Way:
 
     def run(texts: Sequence[Encoded], keep: Keep) -> None:
         lengths = [len(item.token_ids) for item in texts]
-        groups = packs.make_packs(lengths, extraction.TOKEN_BUDGET["cpu"], packable=False)
+        groups = packs.make_packs(lengths, runner.TOKEN_BUDGET["cpu"], packable=False)
         _run_padded(subject.loaded.decoder, texts, groups, keep)
 
     return run

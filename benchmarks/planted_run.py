@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-import activation_store as store
 import artifacts
 import study
 from artifacts import Manifest, Stimulus
 from benchmarks import machine
+from extraction import store
 
 ROWS, HIDDEN, CONCEPTS, WORDINGS = 38, 2048, 20, 3
 

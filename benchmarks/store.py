@@ -26,8 +26,8 @@ machine.one_thread()
 import numpy as np  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 
-import activation_store as store  # noqa: E402
 import study  # noqa: E402
+from extraction import store  # noqa: E402
 
 ROWS, HIDDEN = 20, 640  # suite mini: 18 blocks, row 0, final norm
 TEXTS, SHARD = 768, 256

@@ -21,6 +21,7 @@ from typing import Any
 
 import study
 from benchmarks import cost_model, machine
+from extraction import job_size
 from study import StudyError
 
 DOCUMENT = study.ROOT / "docs" / "performance.md"
@@ -201,7 +202,7 @@ def disk() -> str:
     """The disk formula against the store's own files."""
     data = numbers("store")
     shape = data["shape"]
-    predicted = cost_model.disk_bytes(
+    predicted = job_size.disk_bytes(
         data["texts"], data["texts"], shape["rows"], shape["hidden"]
     ) / 1e6  # fmt: skip
     return markdown(

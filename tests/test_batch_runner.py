@@ -14,10 +14,9 @@ import torch
 import artifacts
 import batch_runner
 import build_stimuli
-import extraction
 import model_loader
-import packs
 import study
+from extraction import packs, runner
 from tests import loopback_hub
 from tests.conftest import TERMS, save_tiny, write_study
 
@@ -153,6 +152,7 @@ def test_readmes_own_suite_runs_on_a_folder_and_a_hub_repository(tmp_path: Path)
     assert len(manifest.metadata["concepts"]) == len(TERMS) == 5
     for variant in ("base", "tuned"):
         folder = tmp_path / "run" / "activations" / variant
-        assert extraction.finished(folder, manifest, manifest.suite.variant(variant))
+        job = runner.Job(manifest, manifest.suite.variant(variant), folder)
+        assert runner.finished(job)
     plan = json.loads((folder / "plan.json").read_text("utf-8"))
     assert plan["source"] == {"role": "regional", "repo": tuned.repo, "revision": commit}

@@ -103,11 +103,12 @@ def test_every_store_gives_back_what_it_took() -> None:
 
 
 def test_the_disk_formula_is_the_size_of_the_shards(tmp_path: Path) -> None:
-    from benchmarks import cost_model, store
+    from benchmarks import store
+    from extraction import job_size
 
     store.Shards(tmp_path).write(store.vectors(64))
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
-    formula = cost_model.disk_bytes(64, 64, store.ROWS, store.HIDDEN)
+    formula = job_size.disk_bytes(64, 64, store.ROWS, store.HIDDEN)
     assert size == pytest.approx(formula, rel=2e-3)
 
 

@@ -14,15 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as some
 from hypothesis.extra import numpy as arrays
 
-import activation_store as store
 import artifacts
 import batch_runner
 import build_stimuli
-import encoding
-import extraction
-import packs
 import study
 from artifacts import Stimulus
+from extraction import encoding, packs, runner, shard_writer, store
 from tests.conftest import byte_tokenizer, save_tiny, write_study
 
 
@@ -91,7 +88,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_rerun_skips_and_repairs_to_the_same_bytes(
     tmp_path: Path, tiny_suite: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    monkeypatch.setattr(extraction, "SHARD_STIMULI", 16)
+    monkeypatch.setattr(runner, "SHARD_STIMULI", 16)
     run = build(tmp_path, tiny_suite)
     assert extract(run, "--variants", "base") == 0
     folder = run / "activations" / "base"
@@ -192,7 +189,7 @@ def test_one_bad_text_is_named_and_not_its_neighbours_in_the_pack(
 def test_a_failed_write_stops_the_run_and_the_rerun_mends_it(
     tmp_path: Path, tiny_suite: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(extraction, "SHARD_STIMULI", 16)
+    monkeypatch.setattr(runner, "SHARD_STIMULI", 16)
     run = build(tmp_path, tiny_suite)
     plain = store.save_shard
     failed: list[Path] = []
@@ -225,7 +222,7 @@ def test_a_shard_is_written_while_the_next_is_computed(tmp_path: Path, monkeypat
     monkeypatch.setattr(store, "save_shard", slow_write)
     pack = [encoding.encode(byte_tokenizer(), Stimulus("s", "probe", "C", 1, "en", "eye", (0, 3)))]
     vectors = (np.ones((3, 1, len(study.POOLINGS), 8)), np.ones((3, 1)))
-    with extraction.ShardWriter(tmp_path, "sha") as writer:
+    with shard_writer.ShardWriter(tmp_path, "sha") as writer:
         writer.add(pack, *vectors)
         writer.save(0)  # returns although the write has not ended
         assert begun.wait(10)

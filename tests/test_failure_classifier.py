@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import activation_store as store
 import alignment_stats as st
 import artifacts
 import failure_classifier as fc
 import study
 from benchmarks.planted_run import write_activations
+from extraction import store
 
 LANGUAGES = ("en", "hi", "sw")
 

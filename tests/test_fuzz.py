@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-import activation_store as store
 import artifacts
 import study
+from extraction import store
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 FUZZ = settings(
@@ -220,7 +220,7 @@ def test_suite_loader(tmp_path: Path) -> None:
     pieces = some.sampled_from(
         [b"[", b"]", b'"', b"=", b"[[variants.base]]", b"languages = [1, {}]\n", b"\x00", b"\xff",
          b'[variants."../x"]\nrole = "base"\npath = "x"\n', b"default = 3\n", b"targets = [[]]\n",
-         b'"\\u202e"', b"variants = 1\n", b'path = "\\u0000"\n', b"parallel_limit = -1\n"]
+         b'"\\u202e"', b"variants = 1\n", b'path = "\\u0000"\n', b"allow_cpu = 3\n"]
     )  # fmt: skip
 
     @FUZZ

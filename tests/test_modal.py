@@ -19,14 +19,13 @@ from typing import IO, Any
 
 import pytest
 
-import activation_store as store
 import artifacts
 import batch_flags
 import batch_runner
 import build_stimuli
-import extraction
 import modal_config
 import study
+from extraction import job_size, runner, store
 from tests import loopback_hub
 from tests.conftest import save_tiny, write_study
 
@@ -49,7 +48,10 @@ def ship(root: Path) -> Path:
     """Copy what the image and the entry file bring to the container; returns its root."""
     root.mkdir()
     for name in (*modal_config.MODULES, "batch_runner"):
-        shutil.copy(study.ROOT / f"{name}.py", root)
+        if (study.ROOT / name).is_dir():
+            shutil.copytree(study.ROOT / name, root / name)
+        else:
+            shutil.copy(study.ROOT / f"{name}.py", root)
     for name in modal_config.DATA_FILES:
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(study.ROOT / name, root / name)
@@ -106,7 +108,7 @@ def test_the_body_runs_with_what_the_image_ships(volume: tuple[Path, str], manif
     folder, remote = volume
     loaded = artifacts.load_manifest(manifest)
     variant = loaded.suite.variant("base")
-    assert extraction.finished(folder / remote, loaded, variant)
+    assert runner.finished(runner.Job(loaded, variant, folder / remote))
 
 
 @pytest.mark.fault("Modal: a container without CUDA", "the body fails at once, before any fetch")
@@ -174,7 +176,7 @@ def test_download_checks_and_resumes(
     source.fetched.clear()
     batch_runner.download(source, remote, tmp_path, loaded)
     assert "shard-00000.safetensors" not in source.fetched
-    assert extraction.finished(tmp_path, loaded, loaded.suite.variant("base"))
+    assert runner.finished(runner.Job(loaded, loaded.suite.variant("base"), tmp_path))
     other = artifacts.Manifest(loaded.suite, loaded.metadata, loaded.stimuli[:-1])
     with pytest.raises(study.StudyError, match="for another manifest"):
         batch_runner.download(source, remote, tmp_path, other)
@@ -242,6 +244,7 @@ def test_dry_run_gives_every_size_and_the_cost(tmp_path: Path, capsys: Any) -> N
     weights = (tmp_path / "base" / "model.safetensors").stat().st_size
     assert f"weights {weights / 1000:.1f} kB" in out
     assert "$" not in out
+    assert "time in float32 on this CPU" in out
     assert batch_runner.main([*line, "--local", "--device", "cpu"]) == 0
     shards = (tmp_path / "run/activations/base").glob("shard-*")
     disk = sum(path.stat().st_size for path in shards)
@@ -254,7 +257,25 @@ def test_dry_run_gives_every_size_and_the_cost(tmp_path: Path, capsys: Any) -> N
     assert "together about $0.0" in out
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_token_is_multiplied_by_the_matrices_of_the_blocks(tied: bool, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from tests.conftest import TINY
+
+    config = AutoConfig.for_model(
+        "llama", vocab_size=259, tie_word_embeddings=tied, **TINY["llama"]
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path)
+    found = job_size.describe_model(study.Variant("base", "base", path=str(tmp_path)), None)
+    blocks = sum(p.numel() for p in model.get_decoder().layers.parameters())
+    assert found.matrix_weights == pytest.approx(blocks, rel=0.1)  # header and norms are in it
+    assert found.rows == 4 + 2
+
+
 def test_dry_run_says_what_is_unknown(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("AYA_PROBES_CACHE", str(tmp_path / "empty"))
     line = ["--run-dir", str(tmp_path), "--limit", "2"]
     assert build_stimuli.main(["--suite", "mini", *line]) == 0
     assert batch_runner.main(["--run-dir", str(tmp_path), "--dry-run"]) == 0
@@ -265,10 +286,11 @@ def test_dry_run_says_what_is_unknown(tmp_path: Path, capsys: Any, monkeypatch: 
 
 def test_every_imported_module_of_the_project_is_shipped() -> None:
     code = (
-        "import sys, batch_runner, model_loader, packed_attention, pathlib\n"
+        "import sys, batch_runner, model_loader, pathlib\n"
         "root = pathlib.Path(batch_runner.__file__).parent\n"
-        "print(*sorted(n for n, m in sys.modules.items() if getattr(m, '__file__', None)\n"
-        "      and pathlib.Path(m.__file__).parent == root))"
+        "files = [(n, getattr(m, '__file__', None)) for n, m in sys.modules.items()]\n"
+        "print(*sorted({n.partition('.')[0] for n, file in files if file\n"
+        "      and pathlib.Path(file).parent in (root, root / n.partition('.')[0])}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=study.ROOT

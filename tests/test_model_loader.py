@@ -10,12 +10,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-import encoding
 import model_loader
-import packed_attention
-import packs
 import study
 from artifacts import Stimulus
+from extraction import encoding, packed_attention, packs
 from tests.conftest import TINY, byte_tokenizer, tiny_model
 
 TEXTS = [

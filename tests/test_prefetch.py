@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-import prefetch
 import study
+from extraction import prefetch
 
 
 def test_the_next_fetch_runs_while_an_item_is_in_use() -> None:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -25,37 +24,69 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import activation_store as store
 import artifacts
 import batch_runner
 import build_stimuli
-import extraction
 import hub
 import interrupts
 import model_loader
 import run_lock
 import study
+from extraction import runner, store
 from tests.conftest import save_tiny, write_study
 
 KILLS = 20
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 # Forks a child per command line, so that a run costs no imports; the child is a run like any other.
+# ``hold``: it says so and waits for a signal when its first shard is there. ``count``: it says how
+# many calls it made, in both of its threads. ``kill_at``: SIGKILL at that call.
 FORK_SERVER = """
-import json, os, resource, sys
+import itertools, json, os, resource, signal, sys, threading
 import tqdm
-import batch_runner, extraction, model_loader, study
+import batch_runner, model_loader, study
+from extraction import runner
 from tests.conftest import byte_tokenizer, tiny_model
 byte_tokenizer(), tiny_model("cohere2", 0)  # imports what loading imports
+out = os.dup(1)
+
+def say(word):
+    os.write(out, f"{word}\\n".encode())
+
+def hold():
+    save = runner.ShardWriter.save
+    def save_and_wait(self, number):
+        save(self, number)
+        self._last.result()
+        say("held")
+        signal.pause()
+    runner.ShardWriter.save = save_and_wait
+
+def watch(kill_at):
+    calls = itertools.count(1)
+    def called(frame, event, argument):
+        if next(calls) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    threading.setprofile(called)
+    sys.setprofile(called)
+    return calls
+
 for line in sys.stdin:
-    argv, log, limit, extraction.SHARD_STIMULI = json.loads(line)
+    argv, log, limit, runner.SHARD_STIMULI, how, kill_at = json.loads(line)
     child = os.fork()
     if child == 0:
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
         os.dup2(1, 2)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        study.leave(batch_runner.main(argv))
-    print(child, flush=True)
-    print(os.waitpid(child, 0)[1], flush=True)
+        if how == "hold":
+            hold()
+        calls = watch(kill_at) if how in ("count", "kill") else None
+        code = batch_runner.main(argv)
+        if how == "count":
+            sys.setprofile(None)
+            say(next(calls) - 1)
+        study.leave(code)
+    say(child)
+    say(os.waitpid(child, 0)[1])
 """
 
 
@@ -64,31 +95,41 @@ class ForkServer:
 
     def __init__(self, log: Path) -> None:
         self.log = log
-        self.shard_stimuli = extraction.SHARD_STIMULI
+        self.shard_stimuli = runner.SHARD_STIMULI
         self.process = subprocess.Popen(
             [sys.executable, "-c", FORK_SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             text=True, env=ENVIRONMENT, cwd=study.ROOT,
         )  # fmt: skip
 
-    def start(self, *argv: str, limit: int = resource.RLIM_INFINITY) -> int:
+    def start(
+        self, *argv: str, limit: int = resource.RLIM_INFINITY, how: str = "", kill_at: int = 0
+    ) -> int:
         """Start a run; returns its process id."""
         assert self.process.stdin is not None
-        message = json.dumps([argv, str(self.log), limit, self.shard_stimuli])
+        message = json.dumps([argv, str(self.log), limit, self.shard_stimuli, how, kill_at])
         print(message, file=self.process.stdin, flush=True)
-        return self._number()
+        return int(self.heard())
 
-    def _number(self) -> int:
+    def heard(self) -> str:
+        """Return the next word of the server or of the run that was started."""
         assert self.process.stdout is not None
-        return int(self.process.stdout.readline())
+        return self.process.stdout.readline().strip()
 
     def wait(self) -> int:
         """Return the exit code of the run that was started (negative: killed by that signal)."""
-        return os.waitstatus_to_exitcode(self._number())
+        return os.waitstatus_to_exitcode(int(self.heard()))
 
     def run(self, *argv: str, limit: int = resource.RLIM_INFINITY) -> int:
         """Run to the end; returns the exit code."""
         self.start(*argv, limit=limit)
         return self.wait()
+
+    def calls(self, *argv: str) -> int:
+        """Run to the end; returns how many calls the run made."""
+        self.start(*argv, how="count")
+        calls = int(self.heard())
+        assert self.wait() == 0
+        return calls
 
 
 @pytest.fixture(scope="module")
@@ -147,31 +188,23 @@ def test_sigkill_at_random_moments(
     assert server.run(*flags(run)) == 0
     expected = contents(run)
     shards = sum(name.startswith("shard") for name in expected)
-    started = time.monotonic()
-    assert server.run(*flags(run, "--overwrite")) == 0
-    duration = time.monotonic() - started
+    shutil.rmtree(run / "activations")
+    calls = server.calls(*flags(run))
+    assert contents(run) == expected
     draw = random.Random(study.SEED)
     reached: list[int] = []
-    for _ in range(5 * KILLS):
+    for _ in range(KILLS):
         shutil.rmtree(run / "activations")
-        child = server.start(*flags(run))
-        time.sleep(draw.uniform(0, duration))
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        if server.wait() != -signal.SIGKILL:
-            continue  # it had ended before: not a kill
+        server.start(*flags(run), how="kill", kill_at=draw.randrange(int(calls * 0.99)))
+        assert server.wait() == -signal.SIGKILL
         reached.append(len(list((run / "activations").glob("base/shard-*"))))
         assert server.run(*flags(run)) == 0
         assert contents(run) == expected
         assert not (run / run_lock.NAME).exists()
-        if len(reached) == KILLS:
-            break
     record_property("measured", f"shards there at the kills: {sorted(reached)} of {shards}")
-    assert len(reached) == KILLS
     assert len(set(reached)) >= 5  # spread over the extraction, not all before or after it
 
 
-@pytest.mark.slow  # a run of two seconds can end before the signal on a loaded machine
 @pytest.mark.parametrize(
     ("number", "code"),
     [
@@ -193,10 +226,9 @@ def test_interrupts_keep_what_is_finished(
     tmp_path: Path, record_property: Callable[[str, object], None],
 ) -> None:  # fmt: skip
     run = fresh(whole, tmp_path)
-    child = server.start(*flags(run))
+    child = server.start(*flags(run), how="hold")
+    assert server.heard() == "held", server.log.read_text("utf-8")
     first = store.shard_path(run / "activations/base", 0)
-    while not first.is_file():
-        time.sleep(0.01)
     kept = first.read_bytes()
     sent = time.monotonic()
     os.kill(child, number)
@@ -219,11 +251,13 @@ def test_interrupts_keep_what_is_finished(
 def test_sigterm_during_start_up(whole: Path, tmp_path: Path) -> None:
     run = fresh(whole, tmp_path)
     process = subprocess.Popen(
-        [sys.executable, str(study.ROOT / "batch_runner.py"), *flags(run)],
+        [sys.executable, "-X", "importtime", str(study.ROOT / "batch_runner.py"), *flags(run)],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=ENVIRONMENT,
     )  # fmt: skip
-    while not (run / run_lock.NAME).is_file():
-        time.sleep(0.01)
+    assert process.stderr is not None
+    for line in process.stderr:  # every import that ends is told; torch's first parts come first
+        if line.endswith(" torch._C\n"):
+            break
     process.terminate()
     _, error = process.communicate(timeout=30)
     assert process.returncode == study.EXIT_TERMINATED, error

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import study
-from encoding import Encoded
+from extraction.encoding import Encoded
 from study import StudyError
 
 SELF_CHECK_TEXTS = 8
@@ -98,7 +98,7 @@ def _forward_packed(loaded: Any, pack: Sequence[Encoded]) -> None:
     import torch
 
     import model_loader
-    import packed_attention
+    from extraction import packed_attention
 
     ids = torch.tensor([[token for item in pack for token in item.token_ids]])
     lengths = [len(item.token_ids) for item in pack]

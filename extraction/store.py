@@ -50,13 +50,18 @@ def to_float16(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(largest).all():
         raise ValueError("vectors hold NaN or infinity")
     exponents = np.where(largest > 0, np.frexp(largest)[1] - 15, 0).clip(-127, 127)
-    scaled = np.ldexp(vectors.astype(np.float32), -exponents[..., None])
+    scaled = vectors.astype(np.float32, copy=False) * _power_of_two(-exponents)
     return scaled.astype(np.float16), exponents.astype(np.int8)
 
 
 def from_float16(stored: np.ndarray, exponents: np.ndarray) -> np.ndarray:
     """Undo ``to_float16``; returns float32."""
-    return np.ldexp(stored.astype(np.float32), exponents[..., None].astype(np.int32))
+    return stored.astype(np.float32) * _power_of_two(exponents)
+
+
+def _power_of_two(exponents: np.ndarray) -> np.ndarray:
+    """Return ``2**exponents`` with a last axis of 1: multiplying by it is exact, as ldexp is."""
+    return np.ldexp(np.float32(1), exponents.astype(np.int32))[..., None]
 
 
 def variant_dir(paths: study.RunPaths, variant: str) -> Path:
@@ -135,7 +140,7 @@ def _content_hash(tensors: dict[str, np.ndarray]) -> str:
     total = hashlib.sha256()
     for name, array in sorted(tensors.items()):
         total.update(f"{name}{array.dtype}{array.shape}".encode())
-        total.update(array.tobytes())
+        total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import alignment_stats as st
-from alignment_cells import LEGACY_POOLING, Study, VariantCells
+from alignment.cells import LEGACY_POOLING, Study, VariantCells
 from artifacts import finite
 
 LEGACY_COSINE = 0.85  # the published study's rule: raw cosine on ``last``, held for 3 rows

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-import activation_store as store
 import alignment_stats as st
 from artifacts import Manifest, finite, finite_list
+from extraction import store
 
 MIN_ITEMS = 5  # for the jackknife of unbiased CKA
 POOLING = "content_mean"

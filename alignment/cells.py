@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-import activation_store as store
 import alignment_stats as st
 import artifacts
-import parallel_alignment
 import study
+from alignment import parallel
 from artifacts import Manifest, finite
+from extraction import store
 from study import Suite
 
 PRIMARY = {"concept": "span_mean", "sentence": "content_mean"}  # poolings with full inference
@@ -126,9 +126,7 @@ def measure(task: Study, variant: str, loaded: store.Activations, out: Tree) -> 
         for position, raw in enumerate(vectors):
             vectors[position] = st.mean_centre(raw)
         _aligned(task, vectors, pooling, variant, out, cells)
-    parallel_alignment.analyse(
-        loaded, task.manifest, order[0], task.others, variant, out["measures"]
-    )
+    parallel.analyse(loaded, task.manifest, order[0], task.others, variant, out["measures"])
     _tokens(task, loaded, variant, out)
     return cells
 
