@@ -9,7 +9,6 @@ The only module whose top level imports torch.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,18 +111,12 @@ def resolve_source(variant: Variant) -> Source:
     adapter = None
     if variant.adapter and variant.role != "untrained":
         adapter = study.resolve(variant.adapter)
-        weights = adapter / "adapter_model.safetensors"
-        if not weights.is_file():
-            raise StudyError(
-                f"{weights}: variant {variant.name}'s adapter is missing; "
-                "restore it, or make it with train_adapters.py"
-            )
-        identity["adapter_sha256"] = weight_cache.file_sha256(weights)
+        identity["adapter_sha256"] = weight_cache.adapter_sha256(adapter, variant.name)
         if variant.adapter_sha256 and variant.adapter_sha256 != identity["adapter_sha256"]:
             raise StudyError(
-                f"{weights}: sha256 is {identity['adapter_sha256']}, the suite "
-                f"expects {variant.adapter_sha256}; restore the file, or write its hash into the "
-                "suite file if it was trained anew"
+                f"{adapter}: the adapter's sha256 is {identity['adapter_sha256']}, the suite "
+                f"expects {variant.adapter_sha256} for variant {variant.name}; restore its files, "
+                "or write the hash into the suite file if it was trained anew"
             )
     if variant.role == "untrained":
         identity["seed"] = variant.seed
@@ -131,16 +124,13 @@ def resolve_source(variant: Variant) -> Source:
 
 
 def _folder_sha256(folder: Path, variant: Variant) -> str:
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
     if not (folder / "config.json").is_file() or (not weights and variant.role != "untrained"):
         raise StudyError(
             f"{folder}: no model of variant {variant.name} here "
             "(config.json and *.safetensors expected); mend `path` in the suite file"
         )
-    digest = hashlib.sha256()
-    for path in [folder / "config.json", *weights]:
-        digest.update(weight_cache.file_sha256(path).encode())
-    return digest.hexdigest()
+    return weight_cache.folder_sha256(folder, ["config.json", *weights])
 
 
 def hub_repository(variant: Variant) -> hub.Repository:

@@ -370,7 +370,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         )
         for folder in folders:
-            sha = weight_cache.file_sha256(folder / "adapter_model.safetensors")
+            sha = weight_cache.adapter_sha256(folder, folder.name)
             print(f'{folder}: adapter_sha256 = "{sha}"')
         print(f"{len(folders)} adapters; the suite file gives their hashes")
 

@@ -20,12 +20,14 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import study
 from study import StudyError
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _RECORD = "CACHE.json"  # sha256 of every cached file, written last
 
 
@@ -33,6 +35,25 @@ def file_sha256(path: Path) -> str:
     """Return the sha256 of a file as lower-case hex."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def folder_sha256(folder: Path, names: Sequence[str]) -> str:
+    """Return one sha256 for the named files of a folder, in the order given."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(file_sha256(folder / name).encode())
+    return digest.hexdigest()
+
+
+def adapter_sha256(folder: Path, variant: str) -> str:
+    """Return the hash of an adapter's configuration and weights; StudyError if one is missing."""
+    for name in ADAPTER_FILES:
+        if not (folder / name).is_file():
+            raise StudyError(
+                f"{folder / name}: variant {variant}'s adapter is missing; "
+                "restore it, or make it with train_adapters.py"
+            )
+    return folder_sha256(folder, ADAPTER_FILES)
 
 
 def package_parts(package: str) -> list[Path]:

@@ -51,7 +51,7 @@ TAIL = """
 - Modal's service: image build, scheduling, retries and Volumes (`tests/test_modal.py` runs the
   functions' bodies where only what the image ships can be imported).
 - Disks that lie about fsync, and file systems without `flock` (the lock says so and is left out).
-- An altered adapter is noticed where the suite gives `adapter_sha256`, or by a plan made before.
+- An altered adapter is noticed where the suite gives `adapter_sha256` (the shipped suites do).
 - A cache or snapshot without symbolic links (Windows): the hub's hash of a file is not kept there.
 """
 

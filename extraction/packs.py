@@ -145,22 +145,22 @@ def finite_pool(
     )
 
 
-def self_check(loaded: Any, texts: Sequence[Encoded], variant: str, *, packed: bool) -> float:
-    """Return the largest relative deviation of texts run together from the same run alone.
+def one_by_one(loaded: Any, texts: Sequence[Encoded], variant: str) -> np.ndarray:
+    """Run each text alone, through the library's own attention; returns pooled vectors.
 
-    Alone they take the library's own attention. Raises StudyError, naming the place, if a forward
-    gives NaN or infinity.
+    Raises StudyError, naming the place, if a forward gives NaN or infinity.
     """
     single = [finite_pool(loaded, [text], variant, packed=False)[0] for text in texts]
-    return _deviation(loaded, texts, np.concatenate(single, axis=1), variant, packed)
+    return np.concatenate(single, axis=1)
 
 
-def _deviation(
-    loaded: Any, texts: Sequence[Encoded], single: np.ndarray, variant: str, packed: bool
+def self_check(
+    loaded: Any, texts: Sequence[Encoded], alone: np.ndarray, variant: str, *, packed: bool
 ) -> float:
+    """Return the largest relative deviation of texts run together from ``one_by_one``'s result."""
     together, _ = finite_pool(loaded, texts, variant, packed=packed)
-    scale = np.linalg.norm(single, axis=-1) + 1e-12
-    return float((np.linalg.norm(together - single, axis=-1) / scale * (scale > 1e-6)).max())
+    scale = np.linalg.norm(alone, axis=-1) + 1e-12
+    return float((np.linalg.norm(together - alone, axis=-1) / scale * (scale > 1e-6)).max())
 
 
 def _mixed_lengths(encoded: Sequence[Encoded]) -> list[Encoded]:
@@ -174,14 +174,13 @@ def can_pack(loaded: Any, encoded: Sequence[Encoded], variant: str) -> bool:
     """Say whether texts run packed as they run alone; StudyError if not even padding does."""
     tolerance = SELF_CHECK_TOLERANCE[str(loaded.dtype).removeprefix("torch.")]
     texts = _mixed_lengths(encoded)
-    single = [finite_pool(loaded, [text], variant, packed=False)[0] for text in texts]
-    alone = np.concatenate(single, axis=1)
+    alone = one_by_one(loaded, texts, variant)
     try:
-        if _deviation(loaded, texts, alone, variant, packed=True) <= tolerance:
+        if self_check(loaded, texts, alone, variant, packed=True) <= tolerance:
             return True
     except NotImplementedError:  # an attention that cannot be cut at the texts
         pass
-    deviation = _deviation(loaded, texts, alone, variant, packed=False)
+    deviation = self_check(loaded, texts, alone, variant, packed=False)
     if not deviation <= tolerance:
         raise StudyError(
             f"variant {variant}: self-check failed: a batch deviates from one-by-one forwards by "

@@ -6,6 +6,7 @@ written while the next one is computed; those that match the plan are skipped.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import tempfile
 from collections.abc import Callable, Sequence
@@ -117,9 +118,9 @@ def _known(variant: Variant) -> dict[str, Any]:
     if variant.role == "untrained":
         known["seed"] = variant.seed
     elif variant.adapter:
-        weights = study.resolve(variant.adapter) / "adapter_model.safetensors"
-        if weights.is_file():
-            known["adapter_sha256"] = weight_cache.file_sha256(weights)
+        with contextlib.suppress(StudyError):  # what is finished does not need the adapter
+            folder = study.resolve(variant.adapter)
+            known["adapter_sha256"] = weight_cache.adapter_sha256(folder, variant.name)
     return known
 
 

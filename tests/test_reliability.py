@@ -32,6 +32,7 @@ import interrupts
 import model_loader
 import run_lock
 import study
+import weight_cache
 from extraction import runner, store
 from tests.conftest import save_tiny, write_study
 
@@ -482,6 +483,26 @@ def test_a_flipped_bit_in_local_weights(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(data)
     with pytest.raises(study.StudyError, match=f"the suite expects {sha}"):
         model_loader.resolve_source(checked)
+
+
+@pytest.mark.fault(
+    "a bit flipped in an adapter (weights, configuration) whose hash the suite gives",
+    "refused, both hashes named",
+)
+@pytest.mark.parametrize("name", weight_cache.ADAPTER_FILES)
+def test_a_flipped_bit_in_an_adapter(name: str, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model")
+    adapter = shutil.copytree(study.ROOT / "data/adapters/mini/fire", tmp_path / "fire")
+    sha = weight_cache.adapter_sha256(adapter, "fire")
+    variant = study.Variant(
+        "fire", "regional", path=str(folder), adapter=str(adapter), adapter_sha256=sha
+    )
+    assert model_loader.resolve_source(variant).identity["adapter_sha256"] == sha
+    data = bytearray((adapter / name).read_bytes())
+    data[-5] ^= 4
+    (adapter / name).write_bytes(data)
+    with pytest.raises(study.StudyError, match=f"the suite expects {sha} for variant fire"):
+        model_loader.resolve_source(variant)
 
 
 @pytest.mark.fault("a file of the hub's cache altered on disk", "refused, the file to delete named")

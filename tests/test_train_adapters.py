@@ -9,6 +9,7 @@ import pytest
 
 import study
 import train_adapters as ta
+import weight_cache
 
 SUITE = study.load_suite("mini")
 NAMES = ("global", "fire", "earth")
@@ -53,3 +54,12 @@ def test_missing_corpus_names_the_file(tmp_path: Any, capsys: Any) -> None:
     line = ["--parallel-dir", str(tmp_path), "--flores-dir", str(tmp_path), "--overwrite"]
     assert ta.main(line) == 1
     assert "newstest2019-src.eng.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suite", ["mini", "mini-flores"])
+def test_the_shipped_suites_pin_their_adapters(suite: str) -> None:
+    trained = [v for v in study.load_suite(suite).variants if v.adapter]
+    assert len(trained) == 3
+    for variant in trained:
+        folder = study.resolve(str(variant.adapter))
+        assert weight_cache.adapter_sha256(folder, variant.name) == variant.adapter_sha256
