@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -100,9 +101,11 @@ def extract_remote(manifest_json: str, name: str, options: dict[str, Any]) -> di
         manifest = artifacts.parse_manifest(manifest_json, "the manifest sent to Modal")
         target = root / manifest.sha256[:16] / name
         target.mkdir(parents=True, exist_ok=True)
-        device = remote_device(manifest, options["device"])
-        wanted = runner.Options(**{**options, "device": device})
-        runner.extract(runner.Job(manifest, manifest.suite.variant(name), target, wanted))
+        job = runner.Job(manifest, manifest.suite.variant(name), target, runner.Options(**options))
+        if job.options.overwrite or not runner.finished(job):
+            device = remote_device(manifest, job.options.device)
+            options_here = dataclasses.replace(job.options, device=device)
+            runner.extract(dataclasses.replace(job, options=options_here))
     except StudyError as error:
         return {"error": str(error)}
     finally:  # also what was finished before a failure

@@ -6,11 +6,12 @@ activations, the demo's server) is skipped with the reason.
 Writes: benchmarks/results/opening.json
 
     uv run benchmarks/opening.py
-    uv run benchmarks/opening.py --pytest           # the default tests too: minutes
+    uv run benchmarks/opening.py --pytest --pipeline   # the tests and a first run too: ten minutes
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -112,10 +113,44 @@ def _first_page() -> float:
         server.wait()
 
 
+def pipeline_times() -> dict[str, Any]:
+    """Return wall time and peak memory of ``pipeline.py`` without any cache, and once more."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "pipeline.py", "--run-dir", f"{scratch}/run"]
+        environment = {**os.environ, "AYA_PROBES_CACHE": f"{scratch}/cache"}
+        return {
+            name: _whole_run(command, environment, Path(scratch) / "run")
+            for name in ("first run, embedded weights converted", "second run")
+        }
+
+
+def _whole_run(command: Sequence[str], environment: dict[str, str], run: Path) -> dict[str, Any]:
+    started = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as log:
+        child = subprocess.Popen(command, cwd=study.ROOT, env=environment, stdout=log, stderr=log)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        taken = time.perf_counter() - started
+        if child.returncode:
+            log.seek(0)
+            words = log.read().strip().splitlines()[-1:]
+            raise study.StudyError(f"pipeline.py: exit code {child.returncode}: {words}")
+    ours, committed = study.RunPaths(run).results, study.RunPaths().results
+    names = [path.name for path in committed.iterdir() if path.is_file()]
+    same = [name for name in names if (ours / name).read_bytes() == (committed / name).read_bytes()]
+    return {
+        "wall_s": round(taken, 1),
+        "peak_gb": round(usage.ru_maxrss * 1024 / 1e9, 2),  # Linux counts in KiB
+        "files": len(names),
+        "files_as_committed": len(same),
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, save."""
     parser = machine.parser("benchmarks/opening.py", "Measure waiting times.", "opening.json")
     parser.add_argument("--pytest", action="store_true", help="time the default tests too")
+    parser.add_argument("--pipeline", action="store_true", help="time pipeline.py, uncached, too")
     args = parser.parse_args(argv)
     rounds = args.rounds or (1 if args.quick else 5)
     times: dict[str, Any] = {"help": help_times(STAGES[:2] if args.quick else STAGES, rounds)}
@@ -127,6 +162,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.pytest:
             command = [sys.executable, "-m", "pytest", "-q", "-x"]
             times["pytest"] = machine.spread([run_seconds(command)])
+        if args.pipeline:
+            times["pipeline"] = pipeline_times()
+            print(times["pipeline"])
     for name, spread in ((n, times[n]) for n in ("analysis", "demo", "pytest") if n in times):
         shown = f"SKIP: {spread['skip']}" if "skip" in spread else f"{spread['median']:6.2f} s"
         print(f"{name:<34} {shown} (bar {BARS_S[name]:.0f} s)")

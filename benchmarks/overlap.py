@@ -1,9 +1,9 @@
-"""Measure what overlapping fetch, compute and shard writes saves on one run of three variants.
+"""Measure what overlapping download, compute and shard writes saves on one run of three variants.
 
-The run is ``batch_runner.run_local`` itself, as it is and with everything one after the other. The
-variants are seeded models in local folders, so a fetch is the hashing of their weights; a download
-from the hub is longer and hidden in the same way, but not measured here. Wall time, one compute
-thread: the overlap needs a second core.
+The run is ``batch_runner.run_local`` in a process of its own, as it is and with everything one
+after the other, the two in turn. The variants are seeded models on the loopback hub of the tests,
+which sends at a given rate from a process of its own: every run downloads them into an empty cache.
+Wall time, one compute thread: the overlap needs a second core.
 
 Writes: benchmarks/results/overlap.json
 
@@ -13,42 +13,51 @@ Writes: benchmarks/results/overlap.json
 from __future__ import annotations
 
 import contextlib
-import io
+import json
+import multiprocessing
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import artifacts
+import study
 from benchmarks import machine
 
-machine.one_thread()
-
-import torch  # noqa: E402
-
-import artifacts  # noqa: E402
-import batch_runner  # noqa: E402
-import study  # noqa: E402
-from benchmarks import models  # noqa: E402
-from extraction import prefetch, runner, shard_writer  # noqa: E402
-
 VARIANTS = ("first", "second", "third")
-TEXTS, SHARD = 120, 32  # several shards a variant, as a full run has
+TEXTS, SHARD = 60, 16  # several shards a variant, as a full run has
+MB_PER_S = 25.0  # 200 Mbit/s
+WAYS = ("one after the other", "overlapped")
+CHILD = "from benchmarks import overlap; import sys; overlap.child(sys.argv[1], sys.argv[2])"
 
 
-def save_models(shape: str, folder: Path) -> study.Suite:
-    """Save three copies of a seeded model with the mini suite's tokenizer; return their suite."""
-    subject = models.build(shape)
-    causal_lm: Any = subject.loaded.causal_lm
-    causal_lm.resize_token_embeddings(len(subject.tokenizer))  # ids are not folded here
-    variants = []
-    for name in VARIANTS:
-        causal_lm.save_pretrained(folder / name)
-        subject.tokenizer.save_pretrained(folder / name)
-        variants.append(study.Variant(name=name, role="base", path=str(folder / name)))
-    mini = study.load_suite("mini")
-    return study.Suite("overlap", mini.pivot, mini.languages, mini.corpus, tuple(variants))
+def save_model(shape: str, folder: Path) -> int:
+    """Save a seeded model with the tests' byte tokenizer; returns the bytes of its weights."""
+    from benchmarks import models
+    from tests.conftest import byte_tokenizer
+
+    tokenizer = byte_tokenizer()
+    causal_lm: Any = models.build(shape, tokenizer).loaded.causal_lm
+    causal_lm.resize_token_embeddings(len(tokenizer))
+    causal_lm.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def serve(folder: str, rate: float, pipe: Connection) -> None:
+    """Serve the model under every variant's name until the other side says so."""
+    from tests import loopback_hub
+
+    with loopback_hub.serve() as hub:
+        hub.bytes_per_s = rate
+        hub.repos |= {f"o/{name}": loopback_hub.Repo(Path(folder)) for name in VARIANTS}
+        pipe.send(hub.url)
+        pipe.recv()
 
 
 def one_by_one(items: Sequence[Any], fetch: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
@@ -60,6 +69,7 @@ def one_by_one(items: Sequence[Any], fetch: Callable[[Any], Any]) -> Iterator[tu
 @contextlib.contextmanager
 def nothing_overlaps() -> Iterator[None]:
     """Fetch, compute and write one after the other."""
+    from extraction import prefetch, shard_writer
 
     def at_once(self: shard_writer.ShardWriter, work: Callable[[], None]) -> None:
         work()
@@ -71,17 +81,40 @@ def nothing_overlaps() -> Iterator[None]:
         yield
 
 
-def wall_seconds(manifest: artifacts.Manifest, around: Any) -> float:
-    """Return the wall time of extracting every variant into a new folder."""
-    with tempfile.TemporaryDirectory() as scratch, around:
-        config: Any = mock.Mock(
-            paths=study.RunPaths(Path(scratch)), options=runner.Options(device="cpu")
-        )
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            started = time.perf_counter()
-            variants = [manifest.suite.variant(name) for name in VARIANTS]
-            batch_runner.run_local(config, manifest, variants)
-            return time.perf_counter() - started
+def child(way: str, folder: str) -> None:
+    """Extract every variant into ``folder`` and print the wall seconds, imports aside."""
+    import torch
+
+    import batch_runner
+    import model_loader  # noqa: F401  (its imports are not timed)
+    from extraction import runner
+
+    torch.set_num_threads(1)
+    paths = study.RunPaths(Path(folder))
+    manifest = artifacts.load_manifest(paths.manifest)
+    config: Any = mock.Mock(paths=paths, options=runner.Options(device="cpu"))
+    around = contextlib.nullcontext() if way == "overlapped" else nothing_overlaps()
+    variants = [manifest.suite.variant(name) for name in VARIANTS]
+    with around, mock.patch.object(runner, "SHARD_STIMULI", SHARD):
+        started = time.perf_counter()
+        batch_runner.run_local(config, manifest, variants)
+        print(f"\n{time.perf_counter() - started}")
+
+
+def wall_seconds(way: str, manifest: artifacts.Manifest, endpoint: str) -> float:
+    """Return the wall time of one run with an empty cache."""
+    from tests import loopback_hub
+
+    with tempfile.TemporaryDirectory() as scratch:
+        artifacts.save_manifest(study.RunPaths(Path(scratch)).manifest, manifest)
+        environment = loopback_hub.client_environment(endpoint, Path(scratch) / "hf")
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, way, scratch], cwd=study.ROOT, env=environment,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise study.StudyError(f"{way}: {done.stderr.strip().splitlines()[-1:]}")
+        return float(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,26 +122,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = machine.parser(
         "benchmarks/overlap.py", "Measure overlapping.", "overlap.json"
     ).parse_args(argv)
-    torch.set_num_threads(1)
-    rounds = args.rounds or (1 if args.quick else 2)
-    seconds: dict[str, list[float]] = {"one after the other": [], "overlapped": []}
+    from benchmarks import models
+
+    rounds = args.rounds or (1 if args.quick else 3)
+    texts = models.probes(6 if args.quick else TEXTS)
+    variants = tuple(study.Variant(name, "base", repo=f"o/{name}") for name in VARIANTS)
+    mini = study.load_suite("mini")
+    suite = study.Suite("overlap", mini.pivot, mini.languages, mini.corpus, variants)
+    manifest = artifacts.Manifest(suite, {"schema_version": study.SCHEMA_VERSION}, tuple(texts))
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as scratch:
-        suite = save_models("tiny" if args.quick else "A", Path(scratch))
-        texts = models.probes(12 if args.quick else TEXTS)
-        manifest = artifacts.Manifest(suite, {"schema_version": study.SCHEMA_VERSION}, tuple(texts))
-        with mock.patch.object(runner, "SHARD_STIMULI", SHARD):
+        size = save_model("tiny" if args.quick else "A", Path(scratch))
+        here, there = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        hub = context.Process(target=serve, args=(scratch, MB_PER_S * 1e6, there))
+        hub.start()
+        endpoint = here.recv()
+        try:
             for number in range(rounds):
-                for name in list(seconds)[:: 1 if number % 2 else -1]:
-                    around = (
-                        contextlib.nullcontext() if name == "overlapped" else nothing_overlaps()
-                    )
-                    seconds[name].append(wall_seconds(manifest, around))
-    before, after = seconds["one after the other"], seconds["overlapped"]
+                for way in WAYS[:: 1 if number % 2 else -1]:
+                    seconds[way].append(wall_seconds(way, manifest, endpoint))
+        finally:
+            here.send("stop")
+            hub.join()
+    before, after = (seconds[way] for way in WAYS)
     saved = [1 - b / a for a, b in zip(before, after, strict=True)]
-    print(f"one after the other {before}, overlapped {after}: saved {saved}")
+    print(f"{seconds}: saved {saved}")
     data = {
-        "what": f"{len(VARIANTS)} variants, {len(texts)} texts each, {SHARD} texts a shard",
-        "machine": machine.describe("torch", "transformers") | {"threads": 1},
+        "what": f"{len(VARIANTS)} variants of {size / 1e6:.0f} MB from a hub that sends "
+        f"{MB_PER_S:.0f} MB/s, {len(texts)} texts each, {SHARD} texts a shard",
+        "machine": machine.describe("torch", "transformers", "huggingface_hub") | {"threads": 1},
         "rounds": rounds,
         "wall_s": {name: machine.spread(values) for name, values in seconds.items()},
         "saved": machine.spread(saved),

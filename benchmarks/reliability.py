@@ -48,8 +48,8 @@ TAIL = """
   checked the same.
 - A download interrupted by killing the process: whole files that were fetched are kept, the file
   under way starts anew (the client names its partial file afresh each time).
-- Modal's service: image build, scheduling, retries and Volumes (`tests/test_modal.py` runs the
-  functions' bodies where only what the image ships can be imported).
+- Modal's own service: building the image, GPUs, scheduling, its retries and timeouts, and the
+  consistency of its Volumes. The client is real; what it talks to is `tests/loopback_modal.py`.
 - Disks that lie about fsync, and file systems without `flock` (the lock says so and is left out).
 - An altered adapter is noticed where the suite gives `adapter_sha256` (the shipped suites do).
 - A cache or snapshot without symbolic links (Windows): the hub's hash of a file is not kept there.

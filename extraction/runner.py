@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,30 @@ def extract_loaded(
     progress: Progress = _silent,
 ) -> int:
     """Do ``extract``'s work with a model that is loaded: check, plan, run, write."""
+    with _memory_errors(job, loaded):
+        return _extract(job, loaded, identity, announce, progress)
+
+
+@contextlib.contextmanager
+def _memory_errors(job: Job, loaded: Any) -> Iterator[None]:
+    """Say how to go on where the device's memory does not hold a pack."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; MPS and the CPU have no own
+        if not re.search(r"out of memory|can't allocate memory", str(error), re.IGNORECASE):
+            raise
+        device = loaded.device.type
+        budget = job.options.token_budget or TOKEN_BUDGET[device]
+        raise StudyError(
+            f"variant {job.variant.name}: the memory of {device} does not hold the model and a "
+            f"pack of {budget} tokens; use --batch-size {max(1, budget // 4)} --overwrite, "
+            "--dtype bf16, or --device cpu"
+        ) from None
+
+
+def _extract(
+    job: Job, loaded: Any, identity: dict[str, Any], announce: Announce, progress: Progress
+) -> int:
     folder, name = job.folder, job.variant.name
     encoded = [encode(loaded.tokenizer, stimulus) for stimulus in job.manifest.stimuli]
     tokens = {

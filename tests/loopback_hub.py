@@ -10,10 +10,12 @@ file list promises.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +25,23 @@ from typing import Any
 
 GRANTED, NOT_GRANTED = "hf_granted", "hf_not_granted"
 LFS_SUFFIXES = (".safetensors", ".parquet")
+SLICE = 256 * 1024
+
+
+@dataclass(frozen=True)
+class File:
+    """A file's content and its hashes, as the hub lists them."""
+
+    data: bytes
+    sha256: str
+    git: str
+
+
+@functools.lru_cache(maxsize=500)
+def _file(path: Path, changed_ns: int, size: int) -> File:
+    data = path.read_bytes()
+    git = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+    return File(data, hashlib.sha256(data).hexdigest(), git)
 
 
 @dataclass
@@ -34,16 +53,17 @@ class Repo:
     gated: bool = False
 
     @property
-    def files(self) -> dict[str, bytes]:
+    def files(self) -> dict[str, File]:
+        paths = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
+        stats = [path.stat() for path in paths]
         return {
-            path.relative_to(self.folder).as_posix(): path.read_bytes()
-            for path in sorted(self.folder.rglob("*"))
-            if path.is_file()
+            path.relative_to(self.folder).as_posix(): _file(path, stat.st_mtime_ns, stat.st_size)
+            for path, stat in zip(paths, stats, strict=True)
         }
 
     @property
     def commit(self) -> str:
-        listing = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
+        listing = {name: file.sha256 for name, file in self.files.items()}
         return hashlib.sha1(json.dumps(listing, sort_keys=True).encode()).hexdigest()
 
 
@@ -57,6 +77,7 @@ class Hub:
     break_after: dict[str, int] = field(default_factory=dict)  # file: bytes sent, once
     replaced: dict[str, bytes] = field(default_factory=dict)  # file: other content than listed
     down: int | None = None  # a status for every request
+    bytes_per_s: float | None = None  # how fast content is sent (benchmarks/overlap.py)
     log: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -66,12 +87,11 @@ class Hub:
         return self.url.replace("127.0.0.1", "localhost")
 
 
-def _blob(name: str, data: bytes) -> dict[str, Any]:
-    git = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
-    entry: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": git}
+def _blob(name: str, file: File) -> dict[str, Any]:
+    size = len(file.data)
+    entry: dict[str, Any] = {"type": "file", "path": name, "size": size, "oid": file.git}
     if name.endswith(LFS_SUFFIXES):
-        sha = hashlib.sha256(data).hexdigest()
-        entry["lfs"] = {"oid": sha, "size": len(data), "pointerSize": 134}
+        entry["lfs"] = {"oid": file.sha256, "size": size, "pointerSize": 134}
     return entry
 
 
@@ -141,12 +161,12 @@ class _Handler(BaseHTTPRequestHandler):
                 "_id": "0", "id": f"{owner}/{name}", "sha": repo.commit, "private": False,
                 "gated": "manual" if repo.gated else False, "disabled": False, "tags": [],
                 "downloads": 0, "likes": 0, "lastModified": "2026-01-01T00:00:00.000Z",
-                "siblings": [{"rfilename": file, "size": len(data), "blobId": "0" * 40}
-                             for file, data in repo.files.items()],
+                "siblings": [{"rfilename": name, "size": len(file.data), "blobId": "0" * 40}
+                             for name, file in repo.files.items()],
             })  # fmt: skip
         elif what == "tree":
             below = "/".join(rest[2:])
-            entries = [_blob(n, d) for n, d in repo.files.items() if n.startswith(below)]
+            entries = [_blob(n, f) for n, f in repo.files.items() if n.startswith(below)]
             self.say(entries)
         else:  # paths-info
             fields = urllib.parse.parse_qs(body.decode())
@@ -183,26 +203,27 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if revision not in ("main", repo.commit):
             return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        file = "/".join(rest)
+        name = "/".join(rest)
         commit = {"X-Repo-Commit": repo.commit}
-        data = repo.files.get(file)
-        if data is None:
+        file = repo.files.get(name)
+        if file is None:
             headers = {**commit, "X-Error-Code": "EntryNotFound",
                        "X-Error-Message": "Entry not found"}  # fmt: skip
             return self.answer(404, b"", headers)
-        blob = _blob(file, data)
+        blob = _blob(name, file)
         if "lfs" in blob:
             return self.answer(302, b"", {
                 **commit, "X-Linked-ETag": f'"{blob["lfs"]["oid"]}"',
-                "X-Linked-Size": str(len(data)), "Location": f"{self.hub.cdn}/cdn/{path}",
+                "X-Linked-Size": str(len(file.data)), "Location": f"{self.hub.cdn}/cdn/{path}",
             })  # fmt: skip
-        return self.content(file, data, {**commit, "ETag": f'"{blob["oid"]}"'})
+        return self.content(name, file.data, {**commit, "ETag": f'"{blob["oid"]}"'})
 
     def cdn(self, path: str) -> None:
         owner, name, _, _, *rest = path.removeprefix("datasets/").split("/")
-        file = "/".join(rest)
-        data = self.hub.replaced.get(file, self.hub.repos[f"{owner}/{name}"].files[file])
-        self.content(file, data, {"ETag": f'"{hashlib.sha256(data).hexdigest()}"'})
+        path = "/".join(rest)
+        file = self.hub.repos[f"{owner}/{name}"].files[path]
+        data = self.hub.replaced.get(path, file.data)
+        self.content(path, data, {"ETag": f'"{file.sha256}"'})
 
     def content(self, file: str, data: bytes, headers: dict[str, str]) -> None:
         headers |= {"Accept-Ranges": "bytes"}
@@ -217,18 +238,26 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(part[:sent])
             self.close_connection = True  # fewer bytes than promised, then the end
-        else:
+        elif self.hub.bytes_per_s is None or self.command == "HEAD":
             self.answer(status, part, headers)
+        else:
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(part)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            for start in range(0, len(part), SLICE):
+                self.wfile.write(part[start : start + SLICE])
+                time.sleep(len(part[start : start + SLICE]) / self.hub.bytes_per_s)
 
 
-def client_environment(hub: Hub, home: Path, **more: str) -> dict[str, str]:
-    """Return an environment whose hub clients know ``hub`` only and cache below ``home``.
+def client_environment(url: str, home: Path, **more: str) -> dict[str, str]:
+    """Return an environment whose clients know the hub at ``url`` only and cache below ``home``.
 
     What this process has set for the clients (offline, a token) is left out.
     """
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
     return clean | {
-        "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_ETAG_TIMEOUT": "1",
+        "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_ETAG_TIMEOUT": "1",
         "HF_HUB_DOWNLOAD_TIMEOUT": "1", "OMP_NUM_THREADS": "1", **more,
     }  # fmt: skip
 

@@ -143,7 +143,7 @@ def test_readmes_own_suite_runs_on_a_folder_and_a_hub_repository(tmp_path: Path)
         commit = hub.repos[tuned.repo].commit
         done = subprocess.run(
             [sys.executable, "-c", script, str(suite), str(tmp_path / "run")], cwd=study.ROOT,
-            env=loopback_hub.client_environment(hub, tmp_path / "hf"), capture_output=True,
+            env=loopback_hub.client_environment(hub.url, tmp_path / "hf"), capture_output=True,
             text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -156,3 +156,28 @@ def test_readmes_own_suite_runs_on_a_folder_and_a_hub_repository(tmp_path: Path)
         assert runner.finished(job)
     plan = json.loads((folder / "plan.json").read_text("utf-8"))
     assert plan["source"] == {"role": "regional", "repo": tuned.repo, "revision": commit}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 3 bytes"),
+    ],
+)
+@pytest.mark.fault("the device's memory does not hold a pack", "exit 1, smaller packs named")
+def test_too_little_memory_says_what_to_do(
+    run: Path, capsys: Any, monkeypatch: Any, error: RuntimeError
+) -> None:
+    plain = packs.pool_pack
+
+    def full(loaded: Any, pack: Any, *, packed: bool = False) -> Any:
+        if len(pack) > packs.SELF_CHECK_TEXTS:
+            raise error
+        return plain(loaded, pack, packed=packed)
+
+    monkeypatch.setattr(packs, "pool_pack", full)
+    assert extract(run, "--device", "cpu") == 1
+    assert "use --batch-size 128 --overwrite" in capsys.readouterr().err
+    monkeypatch.setattr(packs, "pool_pack", plain)
+    assert extract(run, "--device", "cpu", "--batch-size", "128", "--overwrite") == 0

@@ -131,9 +131,3 @@ def test_the_machine_is_described_without_names() -> None:
     text = json.dumps(machine.describe("numpy"))
     assert platform.node() not in text
     assert str(Path.home()) not in text
-
-
-def test_the_performance_tables_are_filled_from_the_numbers() -> None:
-    from benchmarks import tables
-
-    tables.run(check=True)

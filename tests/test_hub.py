@@ -66,7 +66,8 @@ def home(hub: loopback_hub.Hub, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A folder with a suite of hub variants; each test makes the repository that it needs."""
     folder = tmp_path_factory.mktemp("hub")
     save_tiny(folder / "model", seed=1)
-    names = ("base", "gated", "broken", "altered", "short", "pickled", "coded", "gappy", "absent")
+    names = ("base", "gated", "broken", "altered", "short", "pickled", "coded", "gappy", "absent",
+             "silent")  # fmt: skip
     write_study(folder, {
         **{name: {"repo": f"{OWNER}/{name}", "role": "base"} for name in names},
         "tagged": {"repo": f"{OWNER}/base", "revision": "v9", "role": "base"},
@@ -75,7 +76,7 @@ def home(hub: loopback_hub.Hub, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def environment(hub: loopback_hub.Hub, home: Path, **more: str) -> dict[str, str]:
-    return loopback_hub.client_environment(hub, home / "hf", **more)
+    return loopback_hub.client_environment(hub.url, home / "hf", **more)
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +219,24 @@ def test_a_download_that_breaks_off_is_resumed(
     gets = [line for line in hub.log if line.startswith("GET cdn/")]
     assert len(gets) == 2
     assert gets[1].endswith(f"bytes={10 * 1024 * 1024}-")
+
+
+@pytest.mark.slow  # the client retries five times
+@pytest.mark.fault(
+    "hub: stops answering when the weights are asked for", "ends after the client's retries"
+)
+def test_a_hub_that_goes_silent_in_the_weights(
+    hub: loopback_hub.Hub, home: Path, worker: Worker
+) -> None:
+    serve_copy(hub, home, "silent")
+    hub.silent.add(f"cdn/{OWNER}/silent")
+    code, error = extract(home, worker, "silent")
+    hub.silent.clear()
+    assert code == 1
+    assert "stopped answering" in error, error
+    assert "run again, the files fetched are kept" in error
+    code, error = extract(home, worker, "silent")
+    assert code == 0, error
 
 
 @pytest.mark.fault(

@@ -1,235 +1,216 @@
 """What runs on Modal, as far as that can be shown without an account.
 
-Covered: the remote function's own body, in a process that can import only the modules which the
-image ships, with only the data files which it ships, weights fetched from a (loopback) hub into the
-Volume's folder; the download's hash check and resume; flags, dry run and the refusal without CUDA.
-Not covered: the image's build, GPUs, scheduling, retries, timeouts and Volumes of the service.
+Covered: the real client, driven by the script and by ``modal run``, against a Modal on loopback
+(``loopback_modal``): what is uploaded, what the image is told to install, GPU, timeout, retries,
+Volumes and secret of the function, its calls with the client's own serialisation, the download. The
+function's body runs in a process that sees only the files which the client uploaded, and fetches
+its weights from a hub on loopback. Not covered: the image's build, GPUs, scheduling, the service's
+own retries and timeouts, its Volumes' consistency.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import subprocess
 import sys
-import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
 import artifacts
-import batch_flags
 import batch_runner
 import build_stimuli
 import modal_config
 import study
 from extraction import job_size, runner, store
-from tests import loopback_hub
+from tests import loopback_hub, loopback_modal
 from tests.conftest import save_tiny, write_study
 
-# A container: the shipped files in one folder, the Volumes in two others.
-CONTAINER = """
-import json, sys
-import batch_runner, modal_config
-class Volume:
-    def commit(self): print("committed", flush=True)
-modal_config.weights_volume = modal_config.activations_volume = Volume()
-modal_config.ACTIVATIONS_DIR = sys.argv[1]
-body = batch_runner.extract_remote.local
-manifest = open(sys.argv[2], encoding="utf-8").read()
-options = {"device": "auto", "dtype": "float32", "token_budget": None, "overwrite": False}
-print(json.dumps(body(manifest, "base", options)), flush=True)
-"""
+MODAL = [str(Path(sys.executable).with_name("modal")), "run", "batch_runner.py"]
+SCRIPT = [sys.executable, "batch_runner.py"]
+FUNCTION = "fu-extract_remote"
 
 
-def ship(root: Path) -> Path:
-    """Copy what the image and the entry file bring to the container; returns its root."""
-    root.mkdir()
-    for name in (*modal_config.MODULES, "batch_runner"):
-        if (study.ROOT / name).is_dir():
-            shutil.copytree(study.ROOT / name, root / name)
-        else:
-            shutil.copy(study.ROOT / f"{name}.py", root)
-    for name in modal_config.DATA_FILES:
-        (root / name).parent.mkdir(exist_ok=True)
-        shutil.copy(study.ROOT / name, root / name)
-    return root
+@dataclass
+class Service:
+    """A Modal and a hub on loopback, and a run folder whose suite lives on the hub."""
 
+    modal: loopback_modal.Workspace
+    hub: loopback_hub.Hub
+    home: Path
 
-def run_container(
-    root: Path, volume: Path, manifest: Path, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the body with ``-S``: the project's own folder is then not on the import path."""
-    packages = sysconfig.get_paths()["purelib"]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "PYTHON"))}
-    return subprocess.run(
-        [sys.executable, "-S", "-c", CONTAINER, str(volume), str(manifest)], cwd=root,
-        env=clean | {"PYTHONPATH": f"{root}:{packages}", "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    @property
+    def run_dir(self) -> Path:
+        return self.home / "run"
 
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The manifest of a hub suite that may compute on a CPU."""
-    folder = tmp_path_factory.mktemp("suite")
-    suite = write_study(folder, {"base": {"repo": "o/base", "role": "base"}})
-    suite.write_text("allow_cpu = true\n" + suite.read_text("utf-8"), "utf-8")
-    line = ["--suite", str(suite), "--run-dir", str(folder / "run"), "--limit", "5"]
-    assert build_stimuli.main(line) == 0
-    return study.RunPaths(folder / "run").manifest
-
-
-@pytest.fixture(scope="module")
-def volume(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Run the remote body in a container; returns the Volume's folder and the remote path."""
-    folder = tmp_path_factory.mktemp("modal")
-    with loopback_hub.serve() as hub:
-        hub.repos["o/base"] = loopback_hub.Repo(save_tiny(folder / "model"))
-        done = run_container(
-            ship(folder / "root"), folder / "activations", manifest, HF_ENDPOINT=hub.url,
-            HF_HOME=str(folder / "weights"),
+    def run(self, command: list[str], *flags: str) -> tuple[int, str]:
+        """Run a command line as a user does; returns its exit code and all it said."""
+        self.modal.rpcs.clear()
+        done = subprocess.run(
+            [*command, "--run-dir", str(self.run_dir), *flags], cwd=study.ROOT, text=True,
+            env=loopback_modal.client_environment(self.modal, self.home), check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("committed") == 2
-    assert list((folder / "weights").rglob("model.safetensors"))
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert set(result) == {"folder"}, result
-    return folder / "activations", result["folder"]
+        return done.returncode, " ".join(done.stdout.split())
+
+    def job(self, name: str) -> runner.Job:
+        """Return a variant's job in the run folder."""
+        manifest = artifacts.load_manifest(study.RunPaths(self.run_dir).manifest)
+        folder = self.run_dir / "activations" / name
+        return runner.Job(manifest, manifest.suite.variant(name), folder)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    home = tmp_path_factory.mktemp("service")
+    names = ("base", "global", "fire", "gated")
+    suite = write_study(home, {name: {"repo": f"o/{name}", "role": "control"} for name in names})
+    suite.write_text("allow_cpu = true\n" + suite.read_text("utf-8"), "utf-8")
+    line = ["--suite", str(suite), "--run-dir", str(home / "run"), "--limit", "5"]
+    assert build_stimuli.main(line) == 0
+    (home / "modal").mkdir()
+    with loopback_hub.serve() as hub, loopback_modal.serve(home / "modal") as modal:
+        model = save_tiny(home / "model")
+        hub.repos |= {
+            f"o/{name}": loopback_hub.Repo(model, gated=name == "gated") for name in names
+        }
+        modal.environment = {"HF_ENDPOINT": hub.url}
+        yield Service(modal, hub, home)
 
 
 @pytest.mark.fault(
-    "Modal: the remote body where only what the image ships can be imported",
-    "runs; activations and weights on their Volumes",
+    "Modal: the script against a Modal on loopback, one variant without access to its weights",
+    "the others' activations arrive, the refused one is named, exit 1; what is finished stays",
 )
-def test_the_body_runs_with_what_the_image_ships(volume: tuple[Path, str], manifest: Path) -> None:
-    folder, remote = volume
-    loaded = artifacts.load_manifest(manifest)
-    variant = loaded.suite.variant("base")
-    assert runner.finished(runner.Job(loaded, variant, folder / remote))
+def test_the_script_extracts_on_modal(service: Service) -> None:
+    code, said = service.run(SCRIPT, "--variants", "base,gated")
+    assert code == 1, said
+    assert "on Modal: variant gated: o/gated is gated: accept its licence" in said
+    assert "Traceback" not in said
+    assert runner.finished(service.job("base"))
+    assert list((service.home / "modal/aya-probes-weights").rglob("model.safetensors"))
+    here = service.job("base").folder
+    there = next((service.home / "modal/aya-probes-activations").glob("*/base"))
+    assert {p.name: p.read_bytes() for p in here.iterdir()} == {
+        p.name: p.read_bytes() for p in there.iterdir()
+    }
+
+
+def test_the_function_is_what_modal_config_says(service: Service) -> None:
+    if FUNCTION not in service.modal.functions:
+        service.run(SCRIPT, "--variants", "base")
+    function = service.modal.functions[FUNCTION]
+    assert function.resources.gpu_config.gpu_type == modal_config.GPU
+    assert function.timeout_secs == modal_config.TIMEOUT_S
+    assert function.retry_policy.retries == modal_config.RETRIES
+    mounted = {m.mount_path for m in function.volume_mounts}
+    assert mounted == {modal_config.ACTIVATIONS_DIR, modal_config.WEIGHTS_DIR}
+    assert len(function.secret_ids) == 1
+    commands = service.modal.image_commands(function.image_id)
+    installs = [line for line in commands if "uv sync" in line]
+    assert len(installs) == 1
+    assert "--no-default-groups" in installs[0]
+    assert f"ENV HF_HOME={modal_config.WEIGHTS_DIR}" in commands
+    shipped = service.modal.shipped(FUNCTION)
+    python = [name for name in shipped if name.endswith(".py")]
+    top = {Path(name).relative_to("/root").parts[0].removesuffix(".py") for name in python}
+    assert top == {*modal_config.MODULES, "batch_runner"}
+    others = {str(Path(name).relative_to("/root")) for name in shipped if name not in python}
+    assert others == set(modal_config.DATA_FILES)
+
+
+@pytest.mark.fault(
+    "Modal: `modal run --parallel --gpu h100`", "every variant in a container of its own"
+)
+def test_modal_run_takes_the_same_flags(service: Service) -> None:
+    code, said = service.run(
+        MODAL, "--variants", "global,fire", "--parallel", "--gpu", "h100", "--batch-size", "99"
+    )
+    assert code == 0, said
+    bound = next(
+        f for name, f in service.modal.functions.items() if name.startswith(f"{FUNCTION}-")
+    )
+    assert bound.resources.gpu_config.gpu_type == "H100"
+    assert service.modal.rpcs.count("FunctionMap") == 1  # one call, two inputs
+    for name in ("global", "fire"):
+        assert runner.finished(service.job(name))
+        assert store.load_plan(service.job(name).folder)["token_budget"] == 99
+    code, said = service.run(MODAL, "--variants", "global,fire")
+    assert code == 0, said
+    assert said.count("complete, skipped") == 2
+    assert "FunctionMap" not in service.modal.rpcs
+
+
+@pytest.mark.fault(
+    "Modal: a shard arrives altered; then the download is started again",
+    "refused by its hash, exit 1; the container computes nothing, only what is missing is fetched",
+)
+def test_a_download_is_checked_and_resumed(service: Service) -> None:
+    service.run(SCRIPT, "--variants", "base")
+    job = service.job("base")
+    shard = store.shard_path(job.folder, 0)
+    good = shard.read_bytes()
+    shard.unlink()
+    (job.folder / "shard-00009.safetensors").write_bytes(b"of an older plan")
+    service.modal.cut.add(shard.name)
+    asked = len(service.hub.log)
+    code, said = service.run(SCRIPT, "--variants", "base")
+    assert code == 1
+    assert "content does not match its hash" in said
+    shard.unlink()
+    code, said = service.run(SCRIPT, "--variants", "base")
+    assert code == 0, said
+    assert shard.read_bytes() == good
+    assert len(service.hub.log) == asked  # no weights: the container found its work done
+    assert len(list(job.folder.iterdir())) == 3
+    assert service.modal.rpcs.count("VolumeGetFile2") == 3  # plan, tokens, the missing shard
+
+
+@pytest.mark.fault("Modal: a container dies", "exit 1, the reason and the way on named")
+def test_a_container_that_dies(service: Service) -> None:
+    service.modal.dies = "the worker was lost"
+    code, said = service.run(SCRIPT, "--variants", "gated")
+    service.modal.dies = ""
+    assert code == 1
+    assert "the worker was lost; run the same command again (finished work is kept)" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.fault("Modal: no token", "exit 1; `modal setup` named")
+def test_without_a_token(service: Service, monkeypatch: Any) -> None:
+    monkeypatch.setattr(loopback_modal, "TOKEN", {})
+    code, said = service.run(SCRIPT, "--variants", "gated")
+    assert code == 1
+    assert "sign in with `uv run modal setup`, or extract here with --local" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.fault("Modal: a container without CUDA", "the body fails at once, before any fetch")
-def test_the_body_fails_at_once_without_cuda(manifest: Path, tmp_path: Path) -> None:
-    raw = artifacts.load_manifest(manifest)
-    strict = artifacts.Manifest(study.load_suite("tiny-aya"), raw.metadata, raw.stimuli)
+def test_the_body_fails_at_once_without_cuda(service: Service, tmp_path: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("a CUDA device is here")
-    with pytest.raises(study.StudyError, match=r"no CUDA device.*--gpu"):
-        batch_runner.remote_device(strict, "auto")
-    assert batch_runner.remote_device(raw, "auto") == "cpu"
+    run = tmp_path / "run"
+    suite = write_study(tmp_path, {"base": {"repo": "o/base", "role": "base"}})
+    line = ["--suite", str(suite), "--run-dir", str(run), "--limit", "2"]
+    assert build_stimuli.main(line) == 0
+    asked = len(service.hub.log)
+    strict = Service(service.modal, service.hub, tmp_path)
+    code, said = strict.run(SCRIPT)
+    assert code == 1
+    assert "no CUDA device in the container for --device auto: check --gpu" in said
+    assert len(service.hub.log) == asked
+    manifest = artifacts.load_manifest(study.RunPaths(service.run_dir).manifest)
+    assert batch_runner.remote_device(manifest, "auto") == "cpu"  # its suite allows it
     with pytest.raises(study.StudyError, match="no CUDA device"):
-        batch_runner.remote_device(raw, "cuda")
+        batch_runner.remote_device(manifest, "cuda")
 
 
-def test_a_users_mistake_comes_back_as_a_message_not_as_a_retry(
-    monkeypatch: Any, tmp_path: Path
-) -> None:
-    class Volume:
-        def commit(self) -> None:
-            """Stand for the service's."""
-
-    monkeypatch.setattr(modal_config, "activations_volume", Volume())
-    monkeypatch.setattr(modal_config, "weights_volume", Volume())
-    monkeypatch.setattr(modal_config, "ACTIVATIONS_DIR", str(tmp_path))
-    body = batch_runner.extract_remote.local
-    assert "not valid JSON" in body("{", "base", {"device": "auto"})["error"]
-
-
-class FolderVolume:
-    """Reads a folder the way the client reads a Volume; can break off."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.fetched: list[str] = []
-        self.broken = ""
-
-    def read_file_into_fileobj(self, path: str, handle: IO[bytes]) -> None:
-        data = (self.folder / path).read_bytes()
-        self.fetched.append(Path(path).name)
-        handle.write(data[:-9] if Path(path).name == self.broken else data)
-
-
-@pytest.mark.fault(
-    "Modal: a shard arrives cut off; then the download is started again",
-    "refused by its hash; only what is missing is fetched",
-)
-def test_download_checks_and_resumes(
-    volume: tuple[Path, str], manifest: Path, tmp_path: Path
-) -> None:
-    folder, remote = volume
-    loaded = artifacts.load_manifest(manifest)
-    source = FolderVolume(folder)
-    source.broken = "shard-00000.safetensors"
-    with pytest.raises(study.StudyError, match="truncated"):
-        batch_runner.download(source, remote, tmp_path, loaded)
-    source.broken = ""
-    (tmp_path / "shard-00009.safetensors").write_bytes(b"of an older plan")
-    batch_runner.download(source, remote, tmp_path, loaded)
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
-        p.name: p.read_bytes() for p in (folder / remote).iterdir()
-    }
-    source.fetched.clear()
-    batch_runner.download(source, remote, tmp_path, loaded)
-    assert "shard-00000.safetensors" not in source.fetched
-    assert runner.finished(runner.Job(loaded, loaded.suite.variant("base"), tmp_path))
-    other = artifacts.Manifest(loaded.suite, loaded.metadata, loaded.stimuli[:-1])
-    with pytest.raises(study.StudyError, match="for another manifest"):
-        batch_runner.download(source, remote, tmp_path, other)
-
-
-class Remote:
-    """Stands for the deployed function: runs nothing, says what it was asked."""
-
-    def __init__(self) -> None:
-        self.calls: list[Any] = []
-        self.gpu: str | None = None
-
-    def with_options(self, *, gpu: str) -> Remote:
-        self.gpu = gpu
-        return self
-
-    def remote(self, manifest: str, name: str, options: dict[str, Any]) -> dict[str, str]:
-        self.calls.append((name, options))
-        return {"error": f"no access to {name}"}
-
-    def starmap(self, arguments: list[tuple[str, str, dict[str, Any]]]) -> list[dict[str, str]]:
-        return [self.remote(*each) for each in arguments]
-
-
-@pytest.mark.parametrize("flags", [[], ["--parallel"]])
-def test_both_ways_share_flags_and_every_failed_variant_is_named(
-    flags: list[str], manifest: Path, monkeypatch: Any, capsys: Any
-) -> None:
-    remote = Remote()
-    monkeypatch.setattr(batch_runner, "extract_remote", remote)
-    line = ["--run-dir", str(manifest.parents[1]), "--gpu", "h100", "--batch-size", "99", *flags]
-    args = batch_flags.build_parser().parse_args(line)
-    with pytest.raises(study.StudyError, match="no access to base"):
-        batch_runner.run(batch_runner._config(args), inside_modal=True)
-    assert remote.gpu == "H100"
-    assert [name for name, _ in remote.calls] == ["base"]
-    assert remote.calls[0][1]["token_budget"] == 99
-
-
-def test_modal_run_passes_its_arguments_to_the_same_parser(
-    manifest: Path, monkeypatch: Any
-) -> None:
-    seen = []
-    monkeypatch.setattr(batch_runner, "run", lambda config, inside_modal: seen.append(config))
-    batch_runner.modal_main.info.raw_f("--run-dir", str(manifest.parents[1]), "--variants", "base")
-    assert seen[0].variants == ("base",)
-    with pytest.raises(SystemExit) as stop:
-        batch_runner.modal_main.info.raw_f("--gpu", "TPU", "--local")
-    assert stop.value.code == study.EXIT_USAGE
-
-
-def test_an_unknown_gpu_lists_the_known_ones(manifest: Path, capsys: Any) -> None:
-    assert batch_runner.main(["--run-dir", str(manifest.parents[1]), "--gpu", "TPU"]) == 2
+def test_an_unknown_gpu_lists_the_known_ones(service: Service, capsys: Any) -> None:
+    assert batch_runner.main(["--run-dir", str(service.run_dir), "--gpu", "TPU"]) == 2
     assert "A10, L40S" in capsys.readouterr().err
 
 
@@ -296,9 +277,3 @@ def test_every_imported_module_of_the_project_is_shipped() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=study.ROOT
     )
     assert done.stdout.split() == sorted([*modal_config.MODULES, "batch_runner"])
-
-
-def test_store_paths_are_the_same_on_both_sides(volume: tuple[Path, str]) -> None:
-    folder, remote = volume
-    assert store.plan_path(folder / remote).is_file()
-    assert remote.endswith("/base")

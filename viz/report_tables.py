@@ -3,8 +3,9 @@
 Each table stands between ``<!-- table:NAME -->`` and ``<!-- /table -->``. ``--check`` changes
 nothing and exits 1 if a table is out of date.
 
-Reads:  results/, runs/mini-flores/results/, docs/*.json, data/adapters/mini/*/card.json
-Writes: REPORT.md, README.md, docs/validation.md
+Reads:  results/, runs/mini-flores/results/, benchmarks/results/, docs/*.json,
+        data/adapters/mini/*/card.json
+Writes: REPORT.md, README.md, docs/validation.md, docs/performance.md
 
     uv run viz/report_tables.py
 """
@@ -19,11 +20,13 @@ from pathlib import Path
 import artifacts
 import study
 from study import RunPaths, StudyError
-from viz import tables_alignment, tables_evidence
+from viz import tables_alignment, tables_evidence, tables_performance
 
 MAKE = "uv run viz/report_tables.py"
-# docs/performance.md has its own: benchmarks/tables.py
-DOCUMENTS = tuple(study.ROOT / name for name in ("REPORT.md", "README.md", "docs/validation.md"))
+DOCUMENTS = tuple(
+    study.ROOT / name
+    for name in ("REPORT.md", "README.md", "docs/validation.md", "docs/performance.md")
+)
 TABLES: dict[str, Callable[[RunPaths], str]] = {
     function.__name__: function
     for function in (
@@ -49,11 +52,10 @@ TABLES: dict[str, Callable[[RunPaths], str]] = {
         tables_evidence.shape_validation,
         tables_evidence.layer_validation,
         tables_evidence.decoys,
-        tables_evidence.analysis_cost,
         tables_evidence.failures,
         tables_evidence.adapters,
     )
-}
+} | tables_performance.TABLES
 
 
 def fill(text: str, paths: RunPaths, source: Path) -> str:

@@ -244,20 +244,6 @@ def abstract(paths: RunPaths) -> str:
     )
 
 
-def analysis_cost(paths: RunPaths) -> str:
-    """What the analysis costs at Tiny Aya's size, on noise."""
-    make = "uv run benchmarks/planted_run.py"
-    path = study.ROOT / "benchmarks" / "results" / "planted_run.json"
-    cost = artifacts.load_json(path, make)
-    size = (
-        "5 variants, 45 pairs, 38 rows, hidden 2048, no corpus, 10,000 resamples and permutations"
-    )
-    return (
-        f"`concept_alignment.py` at Tiny Aya's size ({size}), on planted noise, by `{make}`: "
-        f"{cost['cpu_seconds']:.0f} s of CPU time, {cost['peak_gib']:.2f} GiB."
-    )
-
-
 def failures(paths: RunPaths) -> str:
     """Category tests with at least 20 parents, smallest p first."""
     table = artifacts.load_csv(paths.failure_tests, ("category", "p_holm"), artifacts.MAKE_FAILURES)

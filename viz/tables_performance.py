@@ -1,30 +1,19 @@
-"""Fill the tables of docs/performance.md from the benchmarks' numbers: none is typed by hand.
+"""Benchmarks as Markdown tables: speed, memory, waiting, the cost model.
 
-Each table stands between ``<!-- table:NAME -->`` and ``<!-- /table -->``. ``--check`` changes
-nothing and exits 1 if a table is out of date. A benchmark that was not run here leaves the command
-that runs it.
-
-Reads:  benchmarks/results/*.json, docs/performance.md
-Writes: docs/performance.md
-
-    uv run benchmarks/tables.py
+They read benchmarks/results/*.json. A benchmark that was not run leaves the command that runs it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import study
 from benchmarks import cost_model, machine
 from extraction import job_size
-from study import StudyError
+from study import RunPaths
+from viz.tables_alignment import markdown
 
-DOCUMENT = study.ROOT / "docs" / "performance.md"
 TITLES = {
     "ours": "**ours**",
     "ours_bf16": "**ours, bf16**",
@@ -42,6 +31,7 @@ class NotRun(Exception):
 
 
 COMMANDS = {
+    "planted_run": "uv run benchmarks/planted_run.py",
     "extract": "uv run --group bench benchmarks/extract.py",
     "extract-mini": "uv run --group bench benchmarks/extract.py --model mini "
     "--out benchmarks/results/extract-mini.json",
@@ -54,12 +44,6 @@ def numbers(name: str) -> dict[str, Any]:
     if not path.is_file():
         raise NotRun(COMMANDS.get(name, f"uv run benchmarks/{name}.py"))
     return dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def spread(value: dict[str, Any], digits: int = 2, scale: float = 1.0, unit: str = "") -> str:
@@ -232,6 +216,19 @@ def analysis() -> str:
     )
 
 
+def analysis_cost() -> str:
+    """What the analysis costs at Tiny Aya's size, on noise."""
+    cost = numbers("planted_run")
+    size = (
+        "5 variants, 45 pairs, 38 rows, hidden 2048, no corpus, 10,000 resamples and permutations"
+    )
+    return (
+        f"`concept_alignment.py` at Tiny Aya's size ({size}), on planted noise, by "
+        f"`{COMMANDS['planted_run']}`: "
+        f"{cost['cpu_seconds']:.0f} s of CPU time, {cost['peak_gib']:.2f} GiB."
+    )
+
+
 def concepts() -> str:
     """Growth in concepts."""
     data = numbers("analysis")
@@ -328,48 +325,42 @@ def overlap() -> str:
     return f"{data['what']}\n\n" + markdown(["run", "wall s"], rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {
-    table.__name__: table
+def pipeline_cost() -> str:
+    """The whole pipeline on suite mini, first and second run."""
+    data = numbers("opening")
+    runs = data["times"].get("pipeline")
+    if runs is None:
+        raise NotRun("uv run benchmarks/opening.py --pipeline")
+    box = data["machine"]
+    head = f"{box['processor']}, {box['cores']} cores; {box['system']}, Python {box['python']}."
+    rows = [
+        [name, f"{run['wall_s']:.0f} s", f"{run['peak_gb']:.1f} GB"] for name, run in runs.items()
+    ]
+    same = sum(run["files_as_committed"] for run in runs.values())
+    of = sum(run["files"] for run in runs.values())
+    return (
+        f"{head}\n\n"
+        + markdown(["run", "wall time", "peak memory of a process"], rows)
+        + f"\n\nOf the {of} result files that the two runs wrote, {same} are the committed bytes."
+    )
+
+
+def _or_command(table: Callable[[], str]) -> Callable[[RunPaths], str]:
+    """Return the table as the documents ask for it; benchmarks belong to no run folder."""
+
+    def filled(paths: RunPaths) -> str:
+        try:
+            return table()
+        except NotRun as command:
+            return f"Not measured yet: `{command}`."
+
+    return filled
+
+
+TABLES = {
+    table.__name__: _or_command(table)
     for table in (
         the_machine, extraction, extraction_mini, parts, bars, predictions, seventy, disk, analysis,
-        concepts, languages, activations, waiting, overlap,
+        analysis_cost, concepts, languages, activations, waiting, overlap, pipeline_cost,
     )
 }  # fmt: skip
-
-
-def fill(text: str) -> str:
-    """Return the document with every table made anew."""
-
-    def table(match: re.Match[str]) -> str:
-        if match[1] not in TABLES:
-            raise StudyError(f"{DOCUMENT}: {study.unknown('table', match[1], sorted(TABLES))}")
-        try:
-            content = TABLES[match[1]]()
-        except NotRun as command:
-            content = f"Not measured yet: `{command}`."
-        return f"<!-- table:{match[1]} -->\n{content}\n<!-- /table -->"
-
-    return re.sub(r"<!-- table:(\w+) -->.*?<!-- /table -->", table, text, flags=re.DOTALL)
-
-
-def run(check: bool, path: Path = DOCUMENT) -> None:
-    """Fill the tables of ``path``, or with ``check`` raise StudyError if they are out of date."""
-    text = path.read_text(encoding="utf-8")
-    filled = fill(text)
-    if check and filled != text:
-        raise StudyError(f"{path}: out of date; run: uv run benchmarks/tables.py")
-    if not check:
-        path.write_text(filled, encoding="utf-8")
-        print(f"{path}: tables filled")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Fill or check the tables."""
-    parser = argparse.ArgumentParser(prog="benchmarks/tables.py", description="Fill the tables.")
-    parser.add_argument("--check", action="store_true", help="only say whether they are filled")
-    args = parser.parse_args(argv)
-    return study.run_stage("benchmarks/tables.py", lambda: run(args.check))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
