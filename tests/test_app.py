@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +56,19 @@ def test_demo_imports_no_torch(tiny_run: Path) -> None:
     assert done.stdout.strip() == "False", done.stderr
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")
-def test_page_in_a_real_browser_stays_on_loopback(tiny_run: Path) -> None:
-    from playwright.sync_api import expect, sync_playwright
+@contextlib.contextmanager
+def served_page(run: Path, *flags: str) -> Iterator[tuple[Any, str, list[str]]]:
+    """Start the real process and open it in Chromium; yields page, address and asked URLs."""
+    from playwright.sync_api import sync_playwright
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        str(study.ROOT / "app.py"),
-        "--demo",
-        "--port",
-        str(port),
-        "--run-dir",
-        str(tiny_run),
-    ]
+    command = [sys.executable, str(study.ROOT / "app.py"), "--port", str(port)]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
+    with subprocess.Popen(
+        [*command, "--run-dir", str(run), *flags], stdout=subprocess.PIPE, text=True, env=env
+    ) as server:
         try:
             assert server.stdout is not None
             assert any(f":{port}" in line for line in server.stdout)
@@ -81,20 +78,44 @@ def test_page_in_a_real_browser_stays_on_loopback(tiny_run: Path) -> None:
                     args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
                 )
                 page = browser.new_page()
+                page.set_default_timeout(30_000)
                 hosts: list[str] = []
                 page.on("request", lambda request: hosts.append(request.url))
                 page.goto(f"http://127.0.0.1:{port}")
-                title = page.locator(".gtitle").first
-                expect(title).to_contain_text("Hindi", timeout=30_000)
-                page.get_by_label("Language").first.click()
-                page.get_by_role("option", name="Swahili").click()
-                expect(page.locator(".gtitle").first).to_contain_text("Swahili", timeout=30_000)
-                page.get_by_role("tab", name="Failures").click()
-                expect(page.get_by_role("gridcell", name="UNICODE_EDGE").first).to_be_visible(
-                    timeout=30_000
-                )
+                yield page, f"http://127.0.0.1:{port}/", hosts
                 browser.close()
-            local = (f"http://127.0.0.1:{port}/", "data:", "blob:")
-            assert [url for url in hosts if not url.startswith(local)] == []
         finally:
             server.terminate()
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")
+def test_page_in_a_real_browser_stays_on_loopback(tiny_run: Path) -> None:
+    from playwright.sync_api import expect
+
+    with served_page(tiny_run, "--demo") as (page, address, hosts):
+        title = page.locator(".gtitle").first
+        expect(title).to_contain_text("Hindi", timeout=30_000)
+        page.get_by_label("Language").first.click()
+        page.get_by_role("option", name="Swahili").click()
+        expect(title).to_contain_text("Swahili", timeout=30_000)
+        assert page.get_by_role("tab", name="Your own pair").count() == 0
+        page.get_by_role("tab", name="Failures").click()
+        cell = page.get_by_role("gridcell", name="UNICODE_EDGE").first
+        expect(cell).to_be_visible(timeout=30_000)
+    assert [url for url in hosts if not url.startswith((address, "data:", "blob:"))] == []
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")
+def test_a_typed_pair_is_computed_in_a_real_browser(tiny_run: Path) -> None:
+    from playwright.sync_api import expect
+
+    with served_page(tiny_run, "--device", "cpu") as (page, _, _):
+        page.get_by_role("tab", name="Your own pair").click()
+        page.get_by_label("English sentence").fill("The eye was seen again.")
+        button = page.get_by_role("button", name="Compute")
+        button.click()
+        expect(page.get_by_text("type a sentence in both boxes")).to_be_visible(timeout=30_000)
+        page.get_by_label("The other sentence").fill("Ile jicho ilionekana tena.")
+        button.click()
+        drawn = page.locator(".js-plotly-plot:visible .gtitle")
+        expect(drawn).to_contain_text("base", timeout=60_000)
