@@ -266,3 +266,24 @@ def test_tokens_file_is_json_by_stimulus(tmp_path: Path, tiny_suite: Path) -> No
     record = tokens["C01-en-1"]
     assert record["bos"] is True
     assert record["final_token"] == record["token_ids"][-1]
+
+
+@pytest.mark.gpu
+def test_cuda_gives_the_vectors_of_the_cpu(tmp_path: Path, tiny_suite: Path) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device is here")
+    vectors = {}
+    for device in ("cpu", "cuda"):
+        run = build(tmp_path / device, tiny_suite)
+        line = ["--local", "--run-dir", str(run), "--variants", "base", "--dtype", "float32"]
+        assert batch_runner.main([*line, "--device", device]) == 0
+        manifest = artifacts.load_manifest(study.RunPaths(run).manifest)
+        folder = store.variant_dir(study.RunPaths(run), "base")
+        names = [stimulus.stimulus_id for stimulus in manifest.stimuli]
+        loaded = store.open_activations(folder, manifest.sha256)
+        vectors[device] = loaded.take("content_mean", names).astype(np.float64)
+    here, there = vectors["cpu"], vectors["cuda"]
+    norms = np.linalg.norm(here, axis=-1) * np.linalg.norm(there, axis=-1)
+    assert ((here * there).sum(-1) / norms).min() > 0.9999

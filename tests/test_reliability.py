@@ -196,7 +196,7 @@ def test_sigkill_at_random_moments(
     reached: list[int] = []
     for _ in range(KILLS):
         shutil.rmtree(run / "activations")
-        server.start(*flags(run), how="kill", kill_at=draw.randrange(int(calls * 0.99)))
+        server.start(*flags(run), how="kill", kill_at=draw.randrange(1, int(calls * 0.99)))
         assert server.wait() == -signal.SIGKILL
         reached.append(len(list((run / "activations").glob("base/shard-*"))))
         assert server.run(*flags(run)) == 0

@@ -32,6 +32,7 @@ class NotRun(Exception):
 
 COMMANDS = {
     "planted_run": "uv run benchmarks/planted_run.py",
+    "gpu": "uv run benchmarks/gpu.py --flores-dir PATH",
     "extract": "uv run --group bench benchmarks/extract.py",
     "extract-mini": "uv run --group bench benchmarks/extract.py --model mini "
     "--out benchmarks/results/extract-mini.json",
@@ -325,6 +326,23 @@ def overlap() -> str:
     return f"{data['what']}\n\n" + markdown(["run", "wall s"], rows)
 
 
+def gpu() -> str:
+    """Extraction of the full shape on a GPU."""
+    data = numbers("gpu")
+    rows = [
+        ["texts, tokens", f"{data['texts']:,}, {data['tokens']:,}"],
+        ["one variant, cold", f"{data['cold_s']:.1f} s"],
+        ["one variant, warm", spread(data["warm_s"], 2, unit=" s")],
+        ["three variants, warm (bar 30 s)", spread(data["job_s"], 1, unit=" s")],
+        ["tokens a second, warm", spread(data["tokens_per_s"], 0)],
+        ["of the bf16 matrix rate (bar 50%)", spread(data["share_of_gemm"], 0, 100, "%")],
+        ["matrix rate", f"{data['gemm_tflop_per_s']:.0f} TFLOP/s"],
+        ["peak memory of the device (bar 12 GiB)", f"{data['peak_gib']:.2f} GiB"],
+        ["smallest cosine with the CPU, float32 (bar 0.9999)", f"{data['parity_cosine']:.6f}"],
+    ]
+    return f"{data['device']}\n\n" + markdown(["Tiny Aya shape, random weights", ""], rows)
+
+
 def pipeline_cost() -> str:
     """The whole pipeline on suite mini, first and second run."""
     data = numbers("opening")
@@ -361,6 +379,6 @@ TABLES = {
     table.__name__: _or_command(table)
     for table in (
         the_machine, extraction, extraction_mini, parts, bars, predictions, seventy, disk, analysis,
-        analysis_cost, concepts, languages, activations, waiting, overlap, pipeline_cost,
+        analysis_cost, concepts, languages, activations, waiting, overlap, pipeline_cost, gpu,
     )
 }  # fmt: skip
