@@ -38,6 +38,7 @@ from extraction import job_size, prefetch, runner, store  # noqa: E402
 from study import RunPaths, StudyError, UsageError, Variant  # noqa: E402
 
 PROG = "batch_runner.py"
+MODAL_GRACE_S = 15.0  # after Ctrl-C: Modal's client stops the app, which costs money until then
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def run_local(config: Config, manifest: Manifest, variants: Sequence[Variant]) -
 @modal_config.app.function(  # type: ignore[untyped-decorator]
     image=modal_config.image,
     gpu=modal_config.GPU,
+    cpu=modal_config.CPU_CORES,
+    memory=modal_config.MEMORY_MB,
     timeout=modal_config.TIMEOUT_S,
     retries=modal_config.RETRIES,
     secrets=[modal_config.token_secret],
@@ -107,11 +110,23 @@ def extract_remote(manifest_json: str, name: str, options: dict[str, Any]) -> di
             options_here = dataclasses.replace(job.options, device=device)
             runner.extract(dataclasses.replace(job, options=options_here))
     except StudyError as error:
-        return {"error": str(error)}
+        return {"error": _on_volumes(str(error))}
+    except OSError as error:
+        if not study.is_disk_error(error):
+            raise
+        return {"error": _on_volumes(f"{error.filename}: {error.strerror}")}
     finally:  # also what was finished before a failure
         modal_config.weights_volume.commit()
         modal_config.activations_volume.commit()
     return {"folder": target.relative_to(root).as_posix()}
+
+
+def _on_volumes(message: str) -> str:
+    """Say how a path of a container is reached from here."""
+    for folder, name in modal_config.VOLUMES.items():
+        if f"{folder}/" in message:
+            message += f" ({folder} is Volume {name}: `uv run modal volume ls|rm {name} PATH`)"
+    return message
 
 
 def remote_device(manifest: Manifest, asked: str) -> str:
@@ -121,9 +136,9 @@ def remote_device(manifest: Manifest, asked: str) -> str:
     """
     import torch
 
-    if torch.cuda.is_available() and asked in ("auto", "cuda"):
+    if torch.cuda.is_available() and asked != "cpu":
         return "cuda"
-    if manifest.suite.allow_cpu and asked in ("auto", "cpu"):
+    if manifest.suite.allow_cpu and asked != "cuda":
         return "cpu"
     raise StudyError(
         f"no CUDA device in the container for --device {asked}: check --gpu and GPU in "
@@ -145,7 +160,7 @@ def run_modal(config: Config, manifest: Manifest, variants: Sequence[Variant]) -
         else (function.remote(*each) for each in arguments)
     )
     failed = []
-    for variant, result in zip(variants, results, strict=True):
+    for variant, result in zip(variants, _told(results), strict=True):
         if "error" in result:
             failed.append(f"on Modal: {result['error']}")
             continue
@@ -156,6 +171,21 @@ def run_modal(config: Config, manifest: Manifest, variants: Sequence[Variant]) -
         raise StudyError("; ".join(failed))
 
 
+def _told(results: Iterator[dict[str, str]]) -> Iterator[dict[str, str]]:
+    """Pass results on; what a container raised is told in one line, as not of this machine."""
+    import modal.exception
+
+    try:
+        yield from results
+    except (modal.exception.Error, StudyError):
+        raise
+    except Exception as error:  # whatever the body raised: Modal raises it again here
+        raise StudyError(
+            f"on Modal: {type(error).__name__}: {study.visible(str(error))}; its log is above and "
+            "on the app's page; run again without --overwrite (finished work is kept)"
+        ) from error
+
+
 def download(volume: Any, remote: str, folder: Path, manifest: Manifest) -> None:
     """Fetch a variant's files; a shard that is here and valid is not fetched again.
 
@@ -163,9 +193,18 @@ def download(volume: Any, remote: str, folder: Path, manifest: Manifest) -> None
     not of ``manifest``.
     """
 
+    import aiohttp
+
     def fetch(name: str) -> None:
         with artifacts.atomic_write(folder / name) as handle:
-            volume.read_file_into_fileobj(f"{remote}/{name}", handle)
+            try:
+                volume.read_file_into_fileobj(f"{remote}/{name}", handle)
+            except (FileNotFoundError, aiohttp.ClientError, TimeoutError) as error:
+                said = study.visible(str(error) or type(error).__name__)
+                raise StudyError(
+                    f"Modal: {remote}/{name} could not be downloaded ({said}); run again (what is "
+                    "here is kept)"
+                ) from None
 
     fetch("plan.json")
     fetch("tokens.json")
@@ -187,14 +226,21 @@ def modal_session(inside: bool) -> Iterator[None]:
     import modal
     import modal.exception
 
+    stop: KeyboardInterrupt | None = None
     try:
         with contextlib.ExitStack() as stack:
             if not inside:
                 stack.enter_context(modal.enable_output())
                 stack.enter_context(modal_config.app.run())
-            yield
+            try:
+                yield
+            except KeyboardInterrupt as error:  # the app is stopped, and keeps it to itself
+                stop = error
+                raise
+        if stop is not None:
+            raise stop
     except modal.exception.Error as error:
-        mend = "run the same command again (finished work is kept)"
+        mend = "run again without --overwrite (finished work is kept)"
         if isinstance(error, (modal.exception.AuthError, modal.exception.ConnectionError)):
             mend = "sign in with `uv run modal setup`"
         raise StudyError(
@@ -203,7 +249,12 @@ def modal_session(inside: bool) -> Iterator[None]:
         ) from None
 
 
-def _refuse_local_sources(manifest: Manifest, variants: Sequence[Variant]) -> None:
+def _refuse_what_is_here_only(
+    config: Config, manifest: Manifest, variants: Sequence[Variant]
+) -> None:
+    device = config.options.device
+    if device == "mps" or (device == "cpu" and not manifest.suite.allow_cpu):
+        raise UsageError(f"--device {device}: Modal computes on a GPU; add --local")
     for variant in variants:
         if variant.package or variant.path or variant.adapter:
             raise StudyError(
@@ -244,8 +295,8 @@ def dry_run(config: Config, manifest: Manifest, variants: Sequence[Variant]) -> 
         print(line + (f" (unknown: {model.why_unknown})" if model.why_unknown else ""))
     if not config.local:
         print(
-            f"together about ${dollars:.2f}; a first run also fetches the weights; stopped after "
-            f"{job_size.human_time(modal_config.TIMEOUT_S)} a variant"
+            f"together about ${dollars:.2f} of GPU time; a first run also fetches the weights; "
+            f"stopped after {job_size.human_time(modal_config.TIMEOUT_S)} a variant"
         )
 
 
@@ -258,9 +309,10 @@ def run(config: Config, *, inside_modal: bool = False) -> None:
     if config.dry_run:
         return dry_run(config, manifest, variants)
     if not config.local:
-        _refuse_local_sources(manifest, variants)
+        _refuse_what_is_here_only(config, manifest, variants)
     started = time.monotonic()
-    with interrupts.prompt(PROG), run_lock.hold(config.paths.run_dir, PROG):
+    grace = interrupts.GRACE_S if config.local else MODAL_GRACE_S
+    with interrupts.prompt(PROG, grace), run_lock.hold(config.paths.run_dir, PROG):
         todo = [
             v for v in variants if config.options.overwrite or not _finished(config, manifest, v)
         ]

@@ -136,7 +136,8 @@ def errors(repository: Repository, *more: type[Exception]) -> Iterator[None]:
     _bound_waiting()
     try:
         yield
-    except (OSError, ValueError, httpx2.HTTPError, *more) as error:
+    except (OSError, ValueError, RuntimeError, httpx2.HTTPError, *more) as error:
+        # RuntimeError: what the Xet client raises when a transfer fails.
         if study.is_disk_error(error):
             raise
         message = f"{repository.wanted_by}: {_explain(error, repository)}"

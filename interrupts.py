@@ -28,8 +28,11 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def prompt(prog: str) -> Iterator[None]:
-    """Handle both signals at once inside the context; does nothing outside the main thread."""
+def prompt(prog: str, grace_s: float = GRACE_S) -> Iterator[None]:
+    """Handle both signals at once inside the context; does nothing outside the main thread.
+
+    ``grace_s`` is what the main thread has to leave by itself.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -43,7 +46,7 @@ def prompt(prog: str) -> Iterator[None]:
     def watch() -> None:
         with reader:
             while numbers := reader.recv(1):
-                if numbers[0] in (signal.SIGINT, signal.SIGTERM) and not left.wait(GRACE_S):
+                if numbers[0] in (signal.SIGINT, signal.SIGTERM) and not left.wait(grace_s):
                     terminated = numbers[0] == signal.SIGTERM
                     os.write(2, f"\n{study.interrupted(prog)}\n".encode())
                     os._exit(study.EXIT_TERMINATED if terminated else study.EXIT_INTERRUPTED)

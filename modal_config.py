@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import modal
@@ -18,6 +17,7 @@ GPUS = {
     "A100-80GB": (2.50, 312.0),
     "H100": (3.95, 990.0),
 }
+CPU_CORES, MEMORY_MB = 4.0, 20_480  # the untrained variant is made in float32 before bf16: 13.4 GB
 TIMEOUT_S = 2 * 60 * 60  # a 3B variant takes minutes; loading from a cold Volume dominates
 RETRIES = 2  # of a container that dies; a user's mistake comes back as a message, not again
 ROOT = Path(__file__).resolve().parent
@@ -40,11 +40,25 @@ WEIGHTS_DIR = "/weights"
 ACTIVATIONS_DIR = "/activations"
 
 app = modal.App("aya-cross-lingual-probes")
-weights_volume = modal.Volume.from_name("aya-probes-weights", create_if_missing=True)
-activations_volume = modal.Volume.from_name("aya-probes-activations", create_if_missing=True)
-token_secret = modal.Secret.from_dict({"HF_TOKEN": os.environ.get("HF_TOKEN")})
+VOLUMES = {WEIGHTS_DIR: "aya-probes-weights", ACTIVATIONS_DIR: "aya-probes-activations"}
+weights_volume, activations_volume = (
+    modal.Volume.from_name(name, create_if_missing=True) for name in VOLUMES.values()
+)
+
+
+def _hub_token() -> str | None:
+    """Return the user's token: of the environment, or of ``hf auth login``."""
+    if not modal.is_local():
+        return None  # the container has it from the secret
+    from huggingface_hub import get_token
+
+    return get_token()
+
+
+token_secret = modal.Secret.from_dict({"HF_TOKEN": _hub_token()})
+# The versions of uv.lock, which ``uv run`` made here: the container computes with the same.
 image = modal.Image.debian_slim(python_version="3.11").uv_sync(
-    str(ROOT), groups=[], frozen=False, extra_options="--no-default-groups --no-install-project"
+    str(ROOT), groups=[], extra_options="--no-default-groups --no-install-project"
 )
 image = image.env({"HF_HOME": WEIGHTS_DIR, "PYTHONPATH": REMOTE_ROOT})
 for _file in DATA_FILES:  # files added from this machine come last

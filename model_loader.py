@@ -3,12 +3,13 @@
 Works for any causal language model that ``AutoModelForCausalLM`` loads: blocks and final norm are
 found by structure. Row 0 is the input of block 0 (position embeddings included), row i the output
 of block i, 1..L, before the final norm; the final norm's output is one further row (ADR-005).
-The only module whose top level imports torch.
+Its top level imports torch: only stages that run models import it, and only when they do.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,7 @@ def resolve_source(variant: Variant) -> Source:
     elif variant.path:
         folder = study.resolve(variant.path)
         location = str(folder)
-        identity |= {"path": variant.path, "sha256": _folder_sha256(folder, variant)}
+        identity |= {"path": variant.path, "sha256": weight_cache.model_sha256(folder, variant)}
         if variant.sha256 and variant.sha256 != identity["sha256"]:
             raise StudyError(
                 f"{folder}: weights have sha256 {identity['sha256']}, the suite "
@@ -123,16 +124,6 @@ def resolve_source(variant: Variant) -> Source:
     return Source(location, adapter, identity)
 
 
-def _folder_sha256(folder: Path, variant: Variant) -> str:
-    weights = sorted(path.name for path in folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or (not weights and variant.role != "untrained"):
-        raise StudyError(
-            f"{folder}: no model of variant {variant.name} here "
-            "(config.json and *.safetensors expected); mend `path` in the suite file"
-        )
-    return weight_cache.folder_sha256(folder, ["config.json", *weights])
-
-
 def hub_repository(variant: Variant) -> hub.Repository:
     """Return a variant's hub repository, with the way to go on without it."""
     assert variant.repo is not None
@@ -140,20 +131,26 @@ def hub_repository(variant: Variant) -> hub.Repository:
     return hub.Repository(variant.repo, f"variant {variant.name}", without)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether a device's memory was used up; only CUDA has an exception of its own for it."""
+    text = re.search(r"out of memory|can't allocate memory", str(error), re.IGNORECASE)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and text is not None
+    )
+
+
 @contextlib.contextmanager
 def model_errors(variant: Variant, source: Source) -> Iterator[None]:
     """Turn the library's refusal of a model's files into one message that names them."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if study.is_disk_error(error):
+    except Exception as error:  # the libraries raise of every kind, ``Exception`` itself included
+        if isinstance(error, StudyError) or study.is_disk_error(error):
             raise
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise StudyError(
-                f"variant {variant.name}: not enough memory on the device to load it; use --dtype "
-                "bf16 or --device cpu"
+                f"variant {variant.name}: not enough memory to load it; use --dtype bf16, or a "
+                "device with more memory"
             ) from None
         text = next((line for line in str(error).splitlines() if line.strip()), "")
         raise StudyError(

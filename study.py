@@ -158,11 +158,17 @@ def visible(text: str) -> str:
 
 def load_languages(path: Path = LANGUAGE_FILE) -> dict[str, Language]:
     """Return every known language by BCP-47 code."""
-    raw = _read_toml(path)
-    return {
-        code: Language(code, row["name"], row["script"], row["flores"], row.get("ntrex", ""))
-        for code, row in raw.items()
-    }
+    languages = {}
+    for code, row in _read_toml(path).items():
+        where = f"{path}: [{code}]"
+        if not isinstance(row, dict):
+            raise StudyError(f"{where} must be a table; mend the file")
+        row = _check_types(row, _LANGUAGE_TYPES, where)
+        for key in ("name", "script", "flores"):
+            if not row.get(key):
+                raise StudyError(f"{where}: {key} is missing; mend the file")
+        languages[code] = Language(code=code, **{"ntrex": "", **row})
+    return languages
 
 
 def suite_names() -> list[str]:
@@ -230,6 +236,7 @@ _SUITE_TYPES = {
     "note": str,
     "allow_cpu": bool,
 }
+_LANGUAGE_TYPES: dict[str, type] = {"name": str, "script": str, "flores": str, "ntrex": str}
 _VARIANT_TYPES = {
     "role": str,
     "repo": str,
@@ -504,7 +511,9 @@ def run_stage(prog: str, stage: Callable[[], object]) -> int:
 
 def interrupted(prog: str) -> str:
     """Return what a stage says when it is interrupted."""
-    return f"{prog}: interrupted; what was finished is kept, run again to go on."
+    return (
+        f"{prog}: interrupted; what was finished is kept, run again without --overwrite to go on."
+    )
 
 
 def is_disk_error(error: Exception) -> bool:
@@ -524,8 +533,8 @@ def leave(code: int) -> NoReturn:
 
 
 _OS_MENDS = {
-    errno.ENOSPC: "free some disk space, then run the same command again (finished work is kept)",
-    errno.EDQUOT: "your disk quota is used up: free some, then run the same command again",
+    errno.ENOSPC: "free some disk space, then run again without --overwrite (what is done stays)",
+    errno.EDQUOT: "your disk quota is used up: free some, then run again without --overwrite",
     errno.EACCES: "make it writable, or choose another folder with --run-dir DIR",
     errno.EPERM: "make it writable, or choose another folder with --run-dir DIR",
     errno.EROFS: "it is on a read-only disk: choose another folder with --run-dir DIR",

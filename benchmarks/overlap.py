@@ -137,8 +137,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         context = multiprocessing.get_context("spawn")
         hub = context.Process(target=serve, args=(scratch, MB_PER_S * 1e6, there))
         hub.start()
-        endpoint = here.recv()
+        there.close()  # else a hub that dies would be waited for
         try:
+            endpoint = here.recv()
             for number in range(rounds):
                 for way in WAYS[:: 1 if number % 2 else -1]:
                     seconds[way].append(wall_seconds(way, manifest, endpoint))

@@ -27,6 +27,10 @@ _UNKNOWN = ("position_bias", "softcap", "s_aux")
 _runs: ContextVar[tuple[tuple[int, int], ...]] = ContextVar("runs")  # (texts, tokens each) in order
 
 
+class CannotCut(Exception):
+    """An attention whose result cutting the row at the texts would change."""
+
+
 def _forward(
     module: nn.Module,
     query: torch.Tensor,
@@ -38,7 +42,7 @@ def _forward(
 ) -> tuple[torch.Tensor, None]:
     """Attend inside each text; ``query``, ``key``, ``value`` are ``[1, heads, tokens, head]``."""
     if attention_mask is not None or any(kwargs.get(name) is not None for name in _UNKNOWN):
-        raise NotImplementedError(f"{type(module).__name__} cannot attend to packed texts")
+        raise CannotCut(f"{type(module).__name__} cannot attend to packed texts")
     parts, start = [], 0
     for count, length in _runs.get():
 

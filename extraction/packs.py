@@ -172,13 +172,15 @@ def _mixed_lengths(encoded: Sequence[Encoded]) -> list[Encoded]:
 
 def can_pack(loaded: Any, encoded: Sequence[Encoded], variant: str) -> bool:
     """Say whether texts run packed as they run alone; StudyError if not even padding does."""
+    from extraction import packed_attention
+
     tolerance = SELF_CHECK_TOLERANCE[str(loaded.dtype).removeprefix("torch.")]
     texts = _mixed_lengths(encoded)
     alone = one_by_one(loaded, texts, variant)
     try:
         if self_check(loaded, texts, alone, variant, packed=True) <= tolerance:
             return True
-    except NotImplementedError:  # an attention that cannot be cut at the texts
+    except packed_attention.CannotCut:
         pass
     deviation = self_check(loaded, texts, alone, variant, packed=False)
     if not deviation <= tolerance:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -116,10 +115,14 @@ def _known(variant: Variant) -> dict[str, Any]:
         known |= {"repo": variant.repo}
         if variant.revision:
             known["revision"] = variant.revision
+    elif variant.path:
+        known["path"] = variant.path
+        with contextlib.suppress(StudyError):  # what is finished does not need the weights
+            known["sha256"] = weight_cache.model_sha256(study.resolve(variant.path), variant)
     if variant.role == "untrained":
         known["seed"] = variant.seed
     elif variant.adapter:
-        with contextlib.suppress(StudyError):  # what is finished does not need the adapter
+        with contextlib.suppress(StudyError):
             folder = study.resolve(variant.adapter)
             known["adapter_sha256"] = weight_cache.adapter_sha256(folder, variant.name)
     return known
@@ -167,17 +170,20 @@ def extract_loaded(
 @contextlib.contextmanager
 def _memory_errors(job: Job, loaded: Any) -> Iterator[None]:
     """Say how to go on where the device's memory does not hold a pack."""
+    import model_loader
+
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; MPS and the CPU have no own
-        if not re.search(r"out of memory|can't allocate memory", str(error), re.IGNORECASE):
+    except RuntimeError as error:
+        if not model_loader.is_out_of_memory(error):
             raise
         device = loaded.device.type
         budget = job.options.token_budget or TOKEN_BUDGET[device]
+        bf16 = "" if str(loaded.dtype) == "torch.bfloat16" else ", or with --dtype bf16 --overwrite"
         raise StudyError(
             f"variant {job.variant.name}: the memory of {device} does not hold the model and a "
-            f"pack of {budget} tokens; use --batch-size {max(1, budget // 4)} --overwrite, "
-            "--dtype bf16, or --device cpu"
+            f"pack of {budget} tokens; run with --batch-size {max(1, budget // 4)} --overwrite"
+            f"{bf16}"
         ) from None
 
 
@@ -190,6 +196,8 @@ def _extract(
         s.stimulus_id: audit(loaded.tokenizer, s, e)
         for s, e in zip(job.manifest.stimuli, encoded, strict=True)
     }
+    for item in encoded:
+        _check_fits(loaded, item)
     parity = check_device(loaded, encoded)
     packable = can_pack(loaded, encoded, name)
     plan = _plan(job, loaded, identity, encoded, packable)
@@ -210,6 +218,22 @@ def _extract(
                 progress(sum(len(item.token_ids) for item in pack))
             writer.save(number)
     return len(todo)
+
+
+def _check_fits(loaded: Any, item: Encoded) -> None:
+    """Refuse what the model's tables do not hold: an index out of range would crash the device."""
+    where = f"stimulus {item.stimulus_id}"
+    rows = loaded.decoder.get_input_embeddings().num_embeddings
+    if max(item.token_ids) >= rows:
+        raise StudyError(
+            f"{where}: token {max(item.token_ids)} is not among the model's {rows}; the tokenizer "
+            "belongs to another model: mend the model's folder"
+        )
+    limit = getattr(loaded.decoder.config, "max_position_embeddings", None)
+    if isinstance(limit, int) and len(item.token_ids) > limit:
+        raise StudyError(
+            f"{where}: {len(item.token_ids)} tokens, the model takes {limit}; shorten its text"
+        )
 
 
 def _open_folder(job: Job, plan: dict[str, Any], tokens: dict[str, Any]) -> None:
@@ -237,6 +261,7 @@ def _plan(
     return _requested_inputs(job, identity, dtype) | {
         "schema_version": study.SCHEMA_VERSION,
         "device": device,
+        "device_name": torch.cuda.get_device_name(loaded.device) if device == "cuda" else None,
         "threads": torch.get_num_threads() if device == "cpu" else None,
         "token_budget": budget,
         "packed": packable,

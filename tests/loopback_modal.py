@@ -13,7 +13,9 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -34,18 +36,31 @@ TOKEN = {"MODAL_TOKEN_ID": "ak-loopback", "MODAL_TOKEN_SECRET": "as-loopback"}
 BLOCK = 8 * 1024 * 1024  # the client expects a Volume's files in blocks of this size
 # What a container runs: the call's pickled arguments come on stdin, its pickled result goes out.
 CONTAINER = """
-import importlib, os, pickle, sys
+import importlib, json, os, pickle, shutil, sys
 function = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
 import modal_config
 class Volume:
-    def commit(self): pass
-modal_config.weights_volume = modal_config.activations_volume = Volume()
-modal_config.ACTIVATIONS_DIR = os.environ["ACTIVATIONS_DIR"]
+    def __init__(self, path): self.here, self.there = json.loads(os.environ["VOLUMES"])[path]
+    def commit(self):
+        def links(folder, names):  # those that are there already cannot be made again
+            there = os.path.join(self.there, os.path.relpath(folder, self.here))
+            return [name for name in names if os.path.islink(os.path.join(there, name))]
+        shutil.copytree(self.here, self.there, symlinks=True, ignore=links, dirs_exist_ok=True)
+modal_config.weights_volume = Volume(modal_config.WEIGHTS_DIR)
+modal_config.activations_volume = Volume(modal_config.ACTIVATIONS_DIR)
+modal_config.ACTIVATIONS_DIR = modal_config.activations_volume.here
 args, kwargs = pickle.load(sys.stdin.buffer)
 out = os.dup(1)
 os.dup2(2, 1)
-os.write(out, pickle.dumps(function.local(*args, **kwargs)))
+try:
+    os.write(out, pickle.dumps(function.local(*args, **kwargs)))
+except Exception as error:
+    os.write(out, pickle.dumps(error))
+    sys.exit(1)
 """
+
+
+BEFORE_THE_BODY = ""  # code that a test puts before it
 
 
 @dataclass
@@ -75,6 +90,9 @@ class Workspace:
     rpcs: list[str] = field(default_factory=list)
     cut: set[str] = field(default_factory=set)  # files of Volumes that arrive altered, once
     dies: str = ""  # what a container says that dies before the call returns
+    waits: bool = False  # a container computes until the client disconnects
+    started: threading.Event = field(default_factory=threading.Event)  # a container has
+    disconnected: threading.Event = field(default_factory=threading.Event)  # the client has
     _containers: Iterator[int] = field(default_factory=itertools.count)
 
     def image_commands(self, image_id: str) -> list[str]:
@@ -91,15 +109,27 @@ class Workspace:
     def run(self, function_id: str, arguments: bytes) -> api.GenericResult:
         """Run one call in a container of its own."""
         function = self.functions[function_id]
+        self.started.set()
+        if self.waits:
+            self.disconnected.wait()  # the app is stopped, and its containers with it
+            return api.GenericResult(status=api.GenericResult.GENERIC_STATUS_TERMINATED)
         if self.dies:
             failed = api.GenericResult.GENERIC_STATUS_FAILURE
             return api.GenericResult(status=failed, exception=self.dies)
         root = self.folder / f"container-{next(self._containers)}"
+        root.mkdir()
         for name, data in self.shipped(function_id).items():
             path = root / PurePosixPath(name).relative_to("/root")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        folders = {m.mount_path: str(self.volumes[m.volume_id]) for m in function.volume_mounts}
+        # A container works on a copy; what it does not commit is lost.
+        copies = {
+            m.mount_path: (str(root / f"volume-{n}"), str(self.volumes[m.volume_id]))
+            for n, m in enumerate(function.volume_mounts)
+        }
+        for here, there in copies.values():
+            shutil.copytree(there, here, symlinks=True)
+        folders = {path: here for path, (here, _) in copies.items()}
         environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TMPDIR")}
         for line in self.image_commands(function.image_id):
             name, _, value = line.removeprefix("ENV ").partition("=")
@@ -110,16 +140,16 @@ class Workspace:
         environment |= self.environment
         packages = sysconfig.get_paths()["purelib"]
         environment |= {"PYTHONPATH": f"{root}:{packages}", "OMP_NUM_THREADS": "1"}
-        environment["ACTIVATIONS_DIR"] = folders["/activations"]
+        environment["VOLUMES"] = json.dumps(copies)
         done = subprocess.run(
-            [sys.executable, "-S", "-c", CONTAINER, function.module_name, function.function_name],
+            [sys.executable, "-S", "-c", BEFORE_THE_BODY + CONTAINER,
+             function.module_name, function.function_name],
             input=arguments, cwd=root, env=environment, capture_output=True, check=False,
         )  # fmt: skip
         if done.returncode:
             words = done.stderr.decode().strip().splitlines()[-1:]
-            return api.GenericResult(
-                status=api.GenericResult.GENERIC_STATUS_FAILURE, exception=" ".join(words)
-            )
+            failed = api.GenericResult.GENERIC_STATUS_FAILURE
+            return api.GenericResult(status=failed, exception=" ".join(words), data=done.stdout)
         return api.GenericResult(status=api.GenericResult.GENERIC_STATUS_SUCCESS, data=done.stdout)
 
 
@@ -286,6 +316,11 @@ def _file(workspace: Workspace, request: Any) -> Any:
     return api.VolumeGetFile2Response(get_urls=urls, size=size, start=0, len=size)
 
 
+def _disconnect(workspace: Workspace, request: Any) -> Any:
+    workspace.disconnected.set()
+    return Empty()
+
+
 def _always(response: Any) -> Answer:
     return lambda workspace, request: response
 
@@ -297,7 +332,7 @@ ANSWERS: dict[str, Answer] = {
     "AppGetLogs": _always(api.TaskLogsBatch(app_done=True, entry_id="1-0")),
     "AppHeartbeat": _always(Empty()),
     "AppPublish": _always(api.AppPublishResponse(url="http://app")),
-    "AppClientDisconnect": _always(Empty()),
+    "AppClientDisconnect": _disconnect,
     "FunctionFinishInputs": _always(Empty()),
     "EnvironmentGetOrCreate": _environment,
     "SecretGetOrCreate": _secret,
@@ -380,5 +415,5 @@ def client_environment(workspace: Workspace, home: Path) -> dict[str, str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MODAL_", "HF_"))}
     return clean | TOKEN | {
         "MODAL_SERVER_URL": workspace.url, "MODAL_CONFIG_PATH": str(home / "modal.toml"),
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1", "HF_HOME": str(home / "hf"),
     }  # fmt: skip

@@ -178,6 +178,6 @@ def test_too_little_memory_says_what_to_do(
 
     monkeypatch.setattr(packs, "pool_pack", full)
     assert extract(run, "--device", "cpu") == 1
-    assert "use --batch-size 128 --overwrite" in capsys.readouterr().err
+    assert "run with --batch-size 128 --overwrite, or with --dtype bf16" in capsys.readouterr().err
     monkeypatch.setattr(packs, "pool_pack", plain)
     assert extract(run, "--device", "cpu", "--batch-size", "128", "--overwrite") == 0

@@ -240,6 +240,23 @@ def test_a_hub_that_goes_silent_in_the_weights(
 
 
 @pytest.mark.fault(
+    "hub: the Xet client fails in a transfer (its exception, raised by hand)", "exit 1, run again"
+)
+def test_a_failing_xet_transfer_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    import hub as hub_module
+
+    def fails(*arguments: object, **options: object) -> None:
+        raise RuntimeError("Data processing error: connection reset")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
+    repository = hub_module.Repository("o/m", "variant base", "")
+    with pytest.raises(study.StudyError, match="connection reset; run again, the files fetched"):
+        hub_module.fetch_model(repository, None, weights=True)
+
+
+@pytest.mark.fault(
     "hub: weights arrive altered",
     "refused by their sha256; fetched anew after the file named is deleted",
 )

@@ -10,6 +10,8 @@ own retries and timeouts, its Volumes' consistency.
 
 from __future__ import annotations
 
+import errno
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,15 +47,20 @@ class Service:
     def run_dir(self) -> Path:
         return self.home / "run"
 
-    def run(self, command: list[str], *flags: str) -> tuple[int, str]:
-        """Run a command line as a user does; returns its exit code and all it said."""
-        self.modal.rpcs.clear()
-        done = subprocess.run(
+    def start(self, command: list[str], *flags: str) -> subprocess.Popen[str]:
+        """Start a command line as a user does."""
+        return subprocess.Popen(
             [*command, "--run-dir", str(self.run_dir), *flags], cwd=study.ROOT, text=True,
-            env=loopback_modal.client_environment(self.modal, self.home), check=False,
+            env=loopback_modal.client_environment(self.modal, self.home),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        return done.returncode, " ".join(done.stdout.split())
+
+    def run(self, command: list[str], *flags: str) -> tuple[int, str]:
+        """Run a command line to its end; returns its exit code and all it said."""
+        self.modal.rpcs.clear()
+        with self.start(command, *flags) as process:
+            said, _ = process.communicate()
+        return process.returncode, " ".join(said.split())
 
     def job(self, name: str) -> runner.Job:
         """Return a variant's job in the run folder."""
@@ -65,7 +72,7 @@ class Service:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     home = tmp_path_factory.mktemp("service")
-    names = ("base", "global", "fire", "gated")
+    names = ("base", "global", "gated", "other")
     suite = write_study(home, {name: {"repo": f"o/{name}", "role": "control"} for name in names})
     suite.write_text("allow_cpu = true\n" + suite.read_text("utf-8"), "utf-8")
     line = ["--suite", str(suite), "--run-dir", str(home / "run"), "--limit", "5"]
@@ -122,22 +129,26 @@ def test_the_function_is_what_modal_config_says(service: Service) -> None:
 
 
 @pytest.mark.fault(
-    "Modal: `modal run --parallel --gpu h100`", "every variant in a container of its own"
+    "Modal: `modal run --parallel --gpu h100`, gated weights, the token of `hf auth login` here",
+    "every variant in a container of its own, which has the token",
 )
 def test_modal_run_takes_the_same_flags(service: Service) -> None:
+    token = service.home / "hf" / "token"
+    token.parent.mkdir(exist_ok=True)
+    token.write_text(loopback_hub.GRANTED, "utf-8")  # what `hf auth login` writes
     code, said = service.run(
-        MODAL, "--variants", "global,fire", "--parallel", "--gpu", "h100", "--batch-size", "99"
+        MODAL, "--variants", "global,gated", "--parallel", "--gpu", "h100", "--batch-size", "99"
     )
+    token.unlink()
     assert code == 0, said
-    bound = next(
-        f for name, f in service.modal.functions.items() if name.startswith(f"{FUNCTION}-")
-    )
+    functions = service.modal.functions.items()
+    bound = next(function for name, function in functions if name.startswith(f"{FUNCTION}-"))
     assert bound.resources.gpu_config.gpu_type == "H100"
     assert service.modal.rpcs.count("FunctionMap") == 1  # one call, two inputs
-    for name in ("global", "fire"):
+    for name in ("global", "gated"):
         assert runner.finished(service.job(name))
         assert store.load_plan(service.job(name).folder)["token_budget"] == 99
-    code, said = service.run(MODAL, "--variants", "global,fire")
+    code, said = service.run(MODAL, "--variants", "global,gated")
     assert code == 0, said
     assert said.count("complete, skipped") == 2
     assert "FunctionMap" not in service.modal.rpcs
@@ -171,17 +182,82 @@ def test_a_download_is_checked_and_resumed(service: Service) -> None:
 @pytest.mark.fault("Modal: a container dies", "exit 1, the reason and the way on named")
 def test_a_container_that_dies(service: Service) -> None:
     service.modal.dies = "the worker was lost"
-    code, said = service.run(SCRIPT, "--variants", "gated")
+    code, said = service.run(SCRIPT, "--variants", "other")
     service.modal.dies = ""
     assert code == 1
-    assert "the worker was lost; run the same command again (finished work is kept)" in said
+    assert "the worker was lost; run again without --overwrite (finished work is kept)" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.fault(
+    "Modal: the body raises (a broken model; a full Volume)",
+    "exit 1, said to be on Modal, the Volume named",
+)
+def test_what_a_body_raises_is_not_taken_for_a_fault_of_this_machine(
+    service: Service, monkeypatch: Any
+) -> None:
+    broken = "import artifacts; artifacts.parse_manifest = lambda *anything: 1 / 0\n"
+    monkeypatch.setattr(loopback_modal, "BEFORE_THE_BODY", broken)
+    code, said = service.run(SCRIPT, "--variants", "other")
+    assert code == 1
+    assert "on Modal: ZeroDivisionError: division by zero" in said
+    assert "Traceback" not in said
+    full = OSError(errno.ENOSPC, "No space left on device", f"{modal_config.WEIGHTS_DIR}/hub/x")
+    monkeypatch.setattr(artifacts, "parse_manifest", raises(full))
+    for name in ("weights_volume", "activations_volume"):
+        monkeypatch.setattr(modal_config, name, NoVolume())
+    found = batch_runner.extract_remote.local("{}", "base", {"device": "auto"})["error"]
+    assert "No space left on device (/weights is Volume aya-probes-weights" in found
+
+
+class NoVolume:
+    def commit(self) -> None:
+        """Stand for a Volume outside of a container."""
+
+
+def raises(error: Exception) -> Any:
+    def call(*anything: Any) -> Any:
+        raise error
+
+    return call
+
+
+@pytest.mark.fault(
+    "Modal: Ctrl-C and SIGTERM while a container computes",
+    "exit 130 and 143; the app is stopped, so that it costs nothing more",
+)
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, study.EXIT_INTERRUPTED), (signal.SIGTERM, study.EXIT_TERMINATED)],
+)
+def test_an_interrupt_stops_the_app(service: Service, number: int, code: int) -> None:
+    service.modal.rpcs.clear()
+    service.modal.started.clear()
+    service.modal.disconnected.clear()
+    service.modal.waits = True
+    with service.start(SCRIPT, "--variants", "other") as process:
+        service.modal.started.wait()
+        process.send_signal(number)
+        said, _ = process.communicate()
+    service.modal.waits = False
+    service.modal.disconnected.set()
+    assert process.returncode == code, said
+    assert "AppClientDisconnect" in service.modal.rpcs
+    assert "interrupted; what was finished is kept" in said
+    assert "Traceback" not in said
+
+
+def test_a_device_of_this_machine_is_refused_before_a_container_starts(service: Service) -> None:
+    code, said = service.run(SCRIPT, "--device", "mps")
+    assert code == study.EXIT_USAGE
+    assert "--device mps: Modal computes on a GPU; add --local" in said
+    assert service.modal.rpcs == []
 
 
 @pytest.mark.fault("Modal: no token", "exit 1; `modal setup` named")
 def test_without_a_token(service: Service, monkeypatch: Any) -> None:
     monkeypatch.setattr(loopback_modal, "TOKEN", {})
-    code, said = service.run(SCRIPT, "--variants", "gated")
+    code, said = service.run(SCRIPT, "--variants", "other")
     assert code == 1
     assert "sign in with `uv run modal setup`, or extract here with --local" in said
     assert "Traceback" not in said

@@ -714,3 +714,101 @@ def test_weights_that_lack_a_tensor(tmp_path: Path) -> None:
     source = model_loader.resolve_source(variant)
     with pytest.raises(study.StudyError, match=r"lack 1 tensors.*layers\.1\.mlp\.up_proj"):
         model_loader.load_variant(variant, source, device=torch.device("cpu"), dtype=torch.float32)
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "tokenizer.json cut off": lambda f: (f / "tokenizer.json").write_bytes(
+        (f / "tokenizer.json").read_bytes()[:200]
+    ),
+    "tokenizer.json of another form": lambda f: (f / "tokenizer.json").write_text("[1, 2]"),
+    "config.json with text for a number": lambda f: edit_config(f, hidden_size="wide"),
+    "config.json with zero heads": lambda f: edit_config(f, num_attention_heads=0),
+    "config.json of no known model": lambda f: edit_config(f, model_type="stranger"),
+    "config.json that is not JSON": lambda f: (f / "config.json").write_text("{"),
+}
+
+
+def edit_config(folder: Path, **values: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), "utf-8")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(
+            damage, id=name,
+            marks=pytest.mark.fault(f"a model folder: {name}", "refused, the folder named"),
+        )
+        for name, damage in BROKEN.items()
+    ],
+)  # fmt: skip
+def test_a_damaged_model_folder(damage: Callable[[Path], object], tmp_path: Path) -> None:
+    import torch
+
+    folder = save_tiny(tmp_path / "model")
+    damage(folder)
+    variant = study.Variant("base", "base", path=str(folder))
+    source = model_loader.resolve_source(variant)
+    with pytest.raises(study.StudyError, match=f"the model in {folder} cannot be loaded"):
+        model_loader.load_variant(variant, source, device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"vocab_size": 100}, "is not among the model's 100; the tokenizer belongs to another"),
+        ({"max_position_embeddings": 20}, "tokens, the model takes 20; shorten its text"),
+    ],
+)
+@pytest.mark.fault(
+    "a model whose tables hold fewer tokens or positions than a text has",
+    "refused, the stimulus named",
+)
+def test_texts_that_do_not_fit_the_model(
+    values: dict[str, int], message: str, tmp_path: Path, capsys: Any
+) -> None:
+    suite = write_study(tmp_path, {"base": {"path": "base", "role": "untrained"}})
+    save_tiny(tmp_path / "base", "gpt2")
+    edit_config(tmp_path / "base", **values)
+    run = tmp_path / "run"
+    line = ["--suite", str(suite), "--run-dir", str(run), "--limit", "2"]
+    assert build_stimuli.main(line) == 0
+    assert batch_runner.main(flags(run)) == 1
+    error = capsys.readouterr().err
+    assert "stimulus C01-" in error
+    assert message in error
+
+
+@pytest.mark.fault(
+    "local weights replaced in place after an extraction", "noticed; --overwrite named"
+)
+def test_replaced_weights_are_noticed(tmp_path: Path, capsys: Any) -> None:
+    suite = write_study(tmp_path, {"base": {"path": "base", "role": "base"}})
+    save_tiny(tmp_path / "base", seed=1)
+    run = tmp_path / "run"
+    line = ["--suite", str(suite), "--run-dir", str(run), "--limit", "2"]
+    assert build_stimuli.main(line) == 0
+    assert batch_runner.main(flags(run)) == 0
+    save_tiny(tmp_path / "base", seed=2)
+    assert batch_runner.main(flags(run)) == 1
+    assert "source changed since these activations were made" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "base")  # what is finished does not need its weights
+    assert batch_runner.main(flags(run)) == 0
+    assert "complete, skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[xx]\nname = "X"\nscript = "Latn"\n', r"\[xx\]: flores is missing"),
+        ("xx = 3\n", r"\[xx\] must be a table"),
+        ('[xx]\nname = "X"\nscripts = "Latn"\n', "unknown key 'scripts'"),
+    ],
+)
+@pytest.mark.fault("a broken row in data/languages.toml", "refused, row and field named")
+def test_a_broken_language_row(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "languages.toml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(study.StudyError, match=message):
+        study.load_languages(path)

@@ -20,9 +20,10 @@ def cached(tmp_path: Path, monkeypatch: Any) -> Path:
     weight_cache.converted_weights.cache_clear()
     folder = tmp_path / f"{PACKAGE}-{SHA[:12]}-float32"
     folder.mkdir()
-    weights = folder / "model.safetensors"
-    weights.write_bytes(b"weights")
-    hashes = {"model.safetensors": weight_cache.file_sha256(weights)}
+    names = ("model.safetensors", "config.json", "tokenizer.json")
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    hashes = {name: weight_cache.file_sha256(folder / name) for name in names}
     (folder / "CACHE.json").write_text(json.dumps({"files": hashes}))
     return folder
 
@@ -31,14 +32,16 @@ def test_a_good_cache_is_used_without_the_package(cached: Path) -> None:
     assert weight_cache.converted_weights(PACKAGE, SHA, None) == cached
 
 
-@pytest.mark.parametrize("damage", ["alter", "remove", "record"])
+@pytest.mark.parametrize(
+    "damage", ["alter", "remove", "{}", "[]", '{"files": []}', '{"files": {}}', '{"files": 3}', "x"]
+)
 def test_a_damaged_cache_is_refused(cached: Path, damage: str) -> None:
     if damage == "alter":
         (cached / "model.safetensors").write_bytes(b"weighty")
     elif damage == "remove":
         (cached / "model.safetensors").unlink()
     else:
-        (cached / "CACHE.json").write_text("{}")
+        (cached / "CACHE.json").write_text(damage)
     with pytest.raises(study.StudyError, match=f"delete the folder {cached}"):
         weight_cache.converted_weights(PACKAGE, SHA, None)
 
@@ -48,3 +51,16 @@ def test_missing_wheels_say_how_to_use_the_hub(tmp_path: Path, monkeypatch: Any)
     with pytest.raises(study.StudyError, match=r"uv sync.*repo = 'owner/model'"):
         weight_cache.converted_weights("no-such-package-gguf", SHA, "owner/model")
     assert not (tmp_path / "empty").exists()
+
+
+def test_what_a_killed_conversion_left_is_removed(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("AYA_PROBES_CACHE", str(tmp_path))
+    monkeypatch.setattr(weight_cache, "package_parts", lambda package: [])
+    left = tmp_path / f".{PACKAGE}-{SHA[:12]}-float32-abcd"
+    left.mkdir()
+    made: list[Path] = []
+    monkeypatch.setattr(weight_cache, "_make", lambda folder, *rest: made.append(folder))
+    folder = weight_cache.converted_weights(PACKAGE, SHA, None)
+    assert made == [folder]
+    assert not left.exists()
+    assert list(tmp_path.iterdir()) == []  # the lock is gone too

@@ -5,10 +5,10 @@ They read benchmarks/results/*.json. A benchmark that was not run leaves the com
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
+import artifacts
 from benchmarks import cost_model, machine
 from extraction import job_size
 from study import RunPaths
@@ -32,6 +32,7 @@ class NotRun(Exception):
 
 COMMANDS = {
     "planted_run": "uv run benchmarks/planted_run.py",
+    "opening": "uv run benchmarks/opening.py --pytest --pipeline",
     "gpu": "uv run benchmarks/gpu.py --flores-dir PATH",
     "extract": "uv run --group bench benchmarks/extract.py",
     "extract-mini": "uv run --group bench benchmarks/extract.py --model mini "
@@ -42,9 +43,10 @@ COMMANDS = {
 def numbers(name: str) -> dict[str, Any]:
     """Return a benchmark's JSON."""
     path = machine.RESULTS / f"{name}.json"
+    command = COMMANDS.get(name, f"uv run benchmarks/{name}.py")
     if not path.is_file():
-        raise NotRun(COMMANDS.get(name, f"uv run benchmarks/{name}.py"))
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+        raise NotRun(command)
+    return dict(artifacts.load_json(path, command))
 
 
 def spread(value: dict[str, Any], digits: int = 2, scale: float = 1.0, unit: str = "") -> str:
@@ -337,7 +339,7 @@ def gpu() -> str:
         ["tokens a second, warm", spread(data["tokens_per_s"], 0)],
         ["of the bf16 matrix rate (bar 50%)", spread(data["share_of_gemm"], 0, 100, "%")],
         ["matrix rate", f"{data['gemm_tflop_per_s']:.0f} TFLOP/s"],
-        ["peak memory of the device (bar 12 GiB)", f"{data['peak_gib']:.2f} GiB"],
+        ["peak memory of the device (bar 12 GiB)", f"{data['peak_gib']} GiB"],
         ["smallest cosine with the CPU, float32 (bar 0.9999)", f"{data['parity_cosine']:.6f}"],
     ]
     return f"{data['device']}\n\n" + markdown(["Tiny Aya shape, random weights", ""], rows)
@@ -348,7 +350,7 @@ def pipeline_cost() -> str:
     data = numbers("opening")
     runs = data["times"].get("pipeline")
     if runs is None:
-        raise NotRun("uv run benchmarks/opening.py --pipeline")
+        raise NotRun(COMMANDS["opening"])
     box = data["machine"]
     head = f"{box['processor']}, {box['cores']} cores; {box['system']}, Python {box['python']}."
     rows = [
