@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# A shell starts a job in the background with SIGINT ignored, and every process it starts inherits
+# that: the tests that send it would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LANGUAGES = ("en", "hi", "sw")
 SENTENCES = {

@@ -122,6 +122,7 @@ def bars() -> str:
         ("A mixed", "ours", "speed_up", 2.0, "x naive"),
         ("A long", "ours", "speed_up", 2.0, "x naive"),
         ("B mixed", "ours", "speed_up", 1.9, "x naive"),
+        ("A probes", "ours", "floor_share", 0.85, "of the floor"),
         ("A mixed", "ours", "floor_share", 0.85, "of the floor"),
         ("A long", "ours", "floor_share", 0.85, "of the floor"),
         ("B mixed", "ours", "floor_share", 0.90, "of the floor"),
@@ -146,13 +147,16 @@ def bars() -> str:
 
 
 def _ahead(ways: dict[str, Any], mine: str) -> str:
+    """Return the best peer and how far ahead of it we are, worst and best rounds paired."""
     peers = {
-        name: way["speed_up"]["median"]
+        name: way["speed_up"]
         for name, way in ways.items()
         if not name.startswith("ours") and "speed_up" in way
     }
-    best = max(peers, key=lambda name: peers[name])
-    return f"{TITLES[best]}, {ways[mine]['speed_up']['median'] / peers[best]:.2f}"
+    best = max(peers, key=lambda name: float(peers[name]["median"]))
+    ours, theirs = ways[mine]["speed_up"], peers[best]
+    low, high = ours["min"] / theirs["max"], ours["max"] / theirs["min"]
+    return f"{TITLES[best]}, {ours['median'] / theirs['median']:.2f} ({low:.2f}–{high:.2f})"
 
 
 def predictions() -> str:
