@@ -136,7 +136,7 @@ def _whole_run(command: Sequence[str], environment: dict[str, str], run: Path) -
             words = log.read().strip().splitlines()[-1:]
             raise study.StudyError(f"pipeline.py: exit code {child.returncode}: {words}")
     ours, committed = study.RunPaths(run).results, study.RunPaths().results
-    names = [path.name for path in committed.iterdir() if path.is_file()]
+    names = [path.name for path in ours.iterdir() if path.suffix in (".json", ".csv")]
     same = [name for name in names if (ours / name).read_bytes() == (committed / name).read_bytes()]
     return {
         "wall_s": round(taken, 1),
