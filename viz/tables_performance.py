@@ -79,7 +79,7 @@ def extraction_mini() -> str:
 
 def _ways(cases: dict[str, Any]) -> str:
     blocks = []
-    for case in cases.values():
+    for title, case in cases.items():
         low, _, middle, _, high = case["lengths"]
         rows = []
         for name, way in sorted(case["ways"].items(), key=lambda item: list(TITLES).index(item[0])):
@@ -103,8 +103,8 @@ def _ways(cases: dict[str, Any]) -> str:
             for name, rate in case["gflop_per_s"].items()
         )
         blocks.append(
-            f"**{case['label']}**; {case['texts']} texts of {low}–{high} tokens (median {middle}), "
-            f"{case['tokens']:,} in all. Floor: {rates} GFLOP/s.\n\n"
+            f"**{title}** ({case['label']}); {case['texts']} texts of {low}–{high} tokens (median "
+            f"{middle}), {case['tokens']:,} in all. Floor: {rates} GFLOP/s.\n\n"
             + markdown(
                 ["way", "x naive", "x naive, whole job", "of the floor", "extra peak MB",
                  "peak / naive's", "error: relative / cosine"],
