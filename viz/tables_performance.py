@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import artifacts
-from benchmarks import cost_model, machine
-from extraction import job_size
+from benchmarks import machine
 from study import RunPaths
 from viz.tables_alignment import markdown
 
@@ -161,6 +160,8 @@ def _ahead(ways: dict[str, Any], mine: str) -> str:
 
 def predictions() -> str:
     """The cost model, set on one case, against the others."""
+    from benchmarks import cost_model  # and with it Modal's client, for the prices
+
     cases = numbers("extract")["cases"]
     rows = []
     for name, tokens, predicted, measured in cost_model.predictions(cases):
@@ -173,6 +174,8 @@ def predictions() -> str:
 
 def seventy() -> str:
     """What more languages cost on a GPU and on disk, by the cost model."""
+    from benchmarks import cost_model
+
     rows = []
     for languages, variants in ((10, 1), (10, 3), (70, 1), (70, 3), (70, 5)):
         job = cost_model.tiny_aya(languages, variants)
@@ -191,6 +194,8 @@ def seventy() -> str:
 
 def disk() -> str:
     """The disk formula against the store's own files."""
+    from extraction import job_size
+
     data = numbers("store")
     shape = data["shape"]
     predicted = job_size.disk_bytes(
