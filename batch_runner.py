@@ -192,7 +192,6 @@ def download(volume: Any, remote: str, folder: Path, manifest: Manifest) -> None
     Each shard is checked by its hash. Raises StudyError if one does not match, or if the plan is
     not of ``manifest``.
     """
-
     import aiohttp
 
     def fetch(name: str) -> None:

@@ -663,6 +663,16 @@ def test_hidden_characters_are_data_and_shown(tmp_path: Path, capsys: Any) -> No
     assert "The ⟨U+202E⟩eye⟨U+202C⟩ ⟨U+200B⟩again." in capsys.readouterr().err
 
 
+def assert_not_loaded(folder: Path, message: str) -> None:
+    """Loading a model's folder is refused with one message."""
+    import torch
+
+    variant = study.Variant("base", "base", path=str(folder))
+    source = model_loader.resolve_source(variant)
+    with pytest.raises(study.StudyError, match=message):
+        model_loader.load_variant(variant, source, device=torch.device("cpu"), dtype=torch.float32)
+
+
 HEADERS: dict[str, Callable[[bytes], bytes]] = {
     "longer than the file": lambda data: (2**40).to_bytes(8, "little") + data[8:],
     "of negative shapes": lambda data: data.replace(b'"shape":[', b'"shape":[-', 1),
@@ -692,28 +702,18 @@ def test_a_safetensors_header_that_lies(lie: Callable[[bytes], bytes], tmp_path:
     folder = save_tiny(tmp_path / "model")
     weights = folder / "model.safetensors"
     weights.write_bytes(lie(weights.read_bytes()))
-    variant = study.Variant("base", "base", path=str(folder))
-    source = model_loader.resolve_source(variant)
-    import torch
-
-    with pytest.raises(study.StudyError, match="cannot be loaded"):
-        model_loader.load_variant(variant, source, device=torch.device("cpu"), dtype=torch.float32)
+    assert_not_loaded(folder, "cannot be loaded")
 
 
 @pytest.mark.fault(
     "weights that lack a tensor of the model", "refused: the library would fill it at random"
 )
 def test_weights_that_lack_a_tensor(tmp_path: Path) -> None:
-    import torch
-
     folder = save_tiny(tmp_path / "model")
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    variant = study.Variant("base", "base", path=str(folder))
-    source = model_loader.resolve_source(variant)
-    with pytest.raises(study.StudyError, match=r"lack 1 tensors.*layers\.1\.mlp\.up_proj"):
-        model_loader.load_variant(variant, source, device=torch.device("cpu"), dtype=torch.float32)
+    assert_not_loaded(folder, r"lack 1 tensors.*layers\.1\.mlp\.up_proj")
 
 
 BROKEN: dict[str, Callable[[Path], object]] = {
@@ -744,14 +744,9 @@ def edit_config(folder: Path, **values: object) -> None:
     ],
 )  # fmt: skip
 def test_a_damaged_model_folder(damage: Callable[[Path], object], tmp_path: Path) -> None:
-    import torch
-
     folder = save_tiny(tmp_path / "model")
     damage(folder)
-    variant = study.Variant("base", "base", path=str(folder))
-    source = model_loader.resolve_source(variant)
-    with pytest.raises(study.StudyError, match=f"the model in {folder} cannot be loaded"):
-        model_loader.load_variant(variant, source, device=torch.device("cpu"), dtype=torch.float32)
+    assert_not_loaded(folder, f"the model in {folder} cannot be loaded")
 
 
 @pytest.mark.parametrize(
