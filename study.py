@@ -511,9 +511,7 @@ def run_stage(prog: str, stage: Callable[[], object]) -> int:
 
 def interrupted(prog: str) -> str:
     """Return what a stage says when it is interrupted."""
-    return (
-        f"{prog}: interrupted; what was finished is kept, run again without --overwrite to go on."
-    )
+    return f"{prog}: interrupted; what was finished is kept; run again, without any --overwrite."
 
 
 def is_disk_error(error: Exception) -> bool:

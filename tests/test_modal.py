@@ -110,6 +110,8 @@ def test_the_function_is_what_modal_config_says(service: Service) -> None:
         service.run(SCRIPT, "--variants", "base")
     function = service.modal.functions[FUNCTION]
     assert function.resources.gpu_config.gpu_type == modal_config.GPU
+    assert function.resources.memory_mb == modal_config.MEMORY_MB  # weights pass through it
+    assert function.resources.milli_cpu == modal_config.CPU_CORES * 1000
     assert function.timeout_secs == modal_config.TIMEOUT_S
     assert function.retry_policy.retries == modal_config.RETRIES
     mounted = {m.mount_path for m in function.volume_mounts}
@@ -119,6 +121,7 @@ def test_the_function_is_what_modal_config_says(service: Service) -> None:
     installs = [line for line in commands if "uv sync" in line]
     assert len(installs) == 1
     assert "--no-default-groups" in installs[0]
+    assert "--frozen" in installs[0]  # the versions of this machine's uv.lock
     assert f"ENV HF_HOME={modal_config.WEIGHTS_DIR}" in commands
     shipped = service.modal.shipped(FUNCTION)
     python = [name for name in shipped if name.endswith(".py")]
