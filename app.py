@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import artifacts
-import study
-from study import RunPaths, StudyError
-from viz import style, tables_evidence
+from aya_probes import command_line, errors, files, published, results, stimuli, suites
+from aya_probes import figures as style
+from aya_probes.errors import StudyError
+from aya_probes.extraction import poolings
+from aya_probes.run_folder import RunPaths
 
 MEASURES = {
     "concept alignment (primary)": ("span_mean", "concept"),
@@ -72,16 +73,14 @@ def load_results(paths: RunPaths) -> Results:
     """Read the results; only the failures may be missing. Raises StudyError naming the command."""
     failures = None
     if paths.failure_cases.is_file():
-        failures = artifacts.load_csv(
-            paths.failure_cases, artifacts.FAILURE_COLUMNS, artifacts.MAKE_FAILURES
-        )
+        failures = files.load_csv(paths.failure_cases, results.FAILURE_COLUMNS, files.MAKE_FAILURES)
     return Results(
         paths,
-        artifacts.load_curves(paths.curves),
-        artifacts.load_csv(paths.commitment, artifacts.COMMITMENT_COLUMNS, artifacts.MAKE_CURVES),
-        artifacts.load_csv(paths.contrasts, artifacts.CONTRAST_COLUMNS, artifacts.MAKE_CURVES),
+        results.load_curves(paths.curves),
+        files.load_csv(paths.commitment, results.COMMITMENT_COLUMNS, files.MAKE_CURVES),
+        files.load_csv(paths.contrasts, results.CONTRAST_COLUMNS, files.MAKE_CURVES),
         failures,
-        artifacts.load_json(paths.token_audit, artifacts.MAKE_CURVES),
+        files.load_json(paths.token_audit, files.MAKE_CURVES),
         _published(),
     )
 
@@ -89,9 +88,7 @@ def load_results(paths: RunPaths) -> Results:
 def _published() -> dict[str, Any] | None:
     """Return the re-analysis that ships with the project: it is the same beside every run."""
     path = RunPaths().published
-    return (
-        dict(artifacts.load_json(path, tables_evidence.MAKE_PUBLISHED)) if path.is_file() else None
-    )
+    return dict(files.load_json(path, published.MAKE_PUBLISHED)) if path.is_file() else None
 
 
 # --- figures ----------------------------------------------------------------------------------
@@ -187,7 +184,7 @@ def curve_figure(
                 text=f"untestable: {audit['share']:.0%} of the concepts have identical inputs in "
                 "both languages; this curve is no evidence",
             )
-    title = study.load_languages()[language].name
+    title = suites.load_languages()[language].name
     figure.update_layout(
         title=f"{title}: {measure}",
         height=520,
@@ -271,7 +268,7 @@ class PairModel:
     """Computes the curve of a typed sentence pair; keeps one variant in memory."""
 
     def __init__(self, paths: RunPaths, device: str) -> None:
-        self.suite = artifacts.load_manifest(paths.manifest).suite
+        self.suite = stimuli.load_manifest(paths.manifest).suite
         self.device = device
         self.loaded: tuple[str, Any] | None = None
 
@@ -279,8 +276,7 @@ class PairModel:
         """Return the raw cosine per row 0..L of two sentences; StudyError on unusable text."""
         import numpy as np
 
-        import model_loader
-        from extraction import encoding, packs
+        from aya_probes.extraction import encoding, packs
 
         for text in (left, right):
             if not text.strip():
@@ -290,18 +286,20 @@ class PairModel:
         if self.loaded is None or self.loaded[0] != variant:
             self.loaded = None
             chosen = self.suite.variant(variant)
-            device, _ = model_loader.choose_device(self.device)
-            dtype = model_loader.choose_dtype("auto", device)
-            source = model_loader.resolve_source(chosen)
+            from aya_probes.models import loading
+
+            device, _ = loading.choose_device(self.device)
+            dtype = loading.choose_dtype("auto", device)
+            source = loading.resolve_source(chosen)
             self.loaded = (
                 variant,
-                model_loader.load_variant(chosen, source, device=device, dtype=dtype),
+                loading.load_variant(chosen, source, device=device, dtype=dtype),
             )
         model = self.loaded[1]
-        pooling = study.POOLINGS.index("content_mean")
+        pooling = poolings.POOLINGS.index("content_mean")
         vectors = []
         for text in (left, right):
-            stimulus = artifacts.Stimulus("typed", "probe", "typed", None, "und", text, None)
+            stimulus = stimuli.Stimulus("typed", "probe", "typed", None, "und", text, None)
             pooled, _ = packs.pool_pack(model, [encoding.encode(model.tokenizer, stimulus)])
             vectors.append(pooled[:-1, 0, pooling])
         norms = [np.linalg.norm(v, axis=-1) for v in vectors]
@@ -352,7 +350,7 @@ def build_page(results: Results, pair_model: PairModel | None) -> Any:
 
 def _curves_tab(gr: Any, results: Results) -> None:
     metadata = results.metadata
-    names = study.load_languages()
+    names = suites.load_languages()
     with gr.Row():
         language = gr.Dropdown(
             [(f"{names[c].name} ({c})", c) for c in results.languages],
@@ -380,11 +378,11 @@ def _curves_tab(gr: Any, results: Results) -> None:
 
 def _failures_tab(gr: Any, results: Results) -> None:
     if results.failures is None:
-        gr.Markdown(f"Not computed yet: run `{artifacts.MAKE_FAILURES}`.")
+        gr.Markdown(f"Not computed yet: run `{files.MAKE_FAILURES}`.")
         return
     table = results.failures[list(FAILURE_VIEW)].copy()
     for column in ("input", "parent"):
-        table[column] = [study.visible(text) for text in table[column]]
+        table[column] = [errors.escape_hidden(text) for text in table[column]]
     any_value = "all"
     with gr.Row():
         category = gr.Dropdown(
@@ -408,7 +406,7 @@ def _failures_tab(gr: Any, results: Results) -> None:
 
 def _published_tab(gr: Any, results: Results) -> None:
     if results.published is None:
-        gr.Markdown(f"Not computed yet: run `{tables_evidence.MAKE_PUBLISHED}`.")
+        gr.Markdown(f"Not computed yet: run `{published.MAKE_PUBLISHED}`.")
         return
     layer = results.published["matched_layer"]
     region = results.published["difference_in_differences"]["matched_layer"]
@@ -418,7 +416,7 @@ def _published_tab(gr: Any, results: Results) -> None:
         "with 95% intervals over 20 concepts. No mismatched control was published, so that "
         "alignment itself cannot be decided from them."
     )
-    header, rows = tables_evidence.published_ratios(results.published)
+    header, rows = published.ratio_table(results.published)
     gr.Dataframe(rows, headers=header, wrap=True)
     gr.Markdown(
         f"fire - earth at layer {layer}, South Asia minus Africa and West Asia: "
@@ -437,7 +435,7 @@ def _tokens_tab(gr: Any, results: Results) -> None:
             [
                 {
                     "stimulus": name,
-                    "text": study.visible(p["text"]),
+                    "text": errors.escape_hidden(p["text"]),
                     "surface form": p["surface"],
                     "tokens": len(p["token_ids"]),
                     "concept tokens": len(p["span_tokens"]),
@@ -453,7 +451,7 @@ def _tokens_tab(gr: Any, results: Results) -> None:
 
 
 def _pair_tab(gr: Any, results: Results, model: PairModel) -> None:
-    names = study.load_languages()
+    names = suites.load_languages()
     with gr.Row():
         variant = gr.Dropdown(model.suite.names(), value=model.suite.names()[0], label="Variant")
         language = gr.Dropdown(
@@ -491,10 +489,10 @@ def run(paths: RunPaths, *, demo: bool, host: str, port: int | None, device: str
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
-    parser = study.common_parser("app.py", "Browse the results in a page.", "device")
+    parser = command_line.common_parser("app.py", "Browse the results in a page.", "device")
     parser.add_argument("--demo", action="store_true", help="committed results only, no model")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on")
-    parser.add_argument("--port", type=study.positive_int, help="port (default: a free one)")
+    parser.add_argument("--port", type=command_line.positive_int, help="port (default: a free one)")
     return parser
 
 
@@ -511,7 +509,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             device=args.device,
         )
 
-    return study.run_stage("app.py", stage)
+    return command_line.run_stage("app.py", stage)
 
 
 if __name__ == "__main__":

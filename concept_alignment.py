@@ -18,26 +18,17 @@ from typing import Any
 
 import numpy as np
 
-import alignment_stats as st
-import artifacts
-import study
-from alignment import cells, commitment, contrasts
-from alignment.cells import IDENTICAL_LIMIT, MIN_CONCEPTS, PRIMARY, Study, Tree
-from alignment.commitment import MIN_SHAPE_CONCEPTS
-from extraction import store
-from study import RunPaths, StudyError, Suite
+from aya_probes import command_line, errors, files, project, results, stimuli
+from aya_probes.alignment import cells, commitment, contrasts, inference
+from aya_probes.alignment.cells import IDENTICAL_LIMIT, MIN_CONCEPTS, PRIMARY, Study, Tree
+from aya_probes.alignment.commitment import MIN_SHAPE_CONCEPTS
+from aya_probes.errors import StudyError
+from aya_probes.extraction import store
+from aya_probes.extraction.plan import Plan, plan_path
+from aya_probes.run_folder import RunPaths
+from aya_probes.suites import Suite
 
-_CODE = (
-    "concept_alignment.py",
-    "alignment/cells.py",
-    "alignment_stats.py",
-    "alignment/commitment.py",
-    "alignment/contrasts.py",
-    "alignment/parallel.py",
-    "extraction/store.py",
-    "artifacts.py",
-)
-_PLAN_KEYS = ("source", "dtype", "device", "threads", "packed", "versions", "tokenizer_sha256")
+_PLAN_KEYS = ("device", "threads", "packed", "versions", "tokenizer_sha256")
 
 
 @dataclass(frozen=True)
@@ -53,16 +44,18 @@ class Config:
 
 def load_study(config: Config) -> Study:
     """Read the manifest and settle variants, languages and concepts; UsageError on unknown ones."""
-    manifest = artifacts.load_manifest(config.paths.manifest)
+    manifest = stimuli.load_manifest(config.paths.manifest)
     suite = manifest.suite
-    languages = study.choose("language", config.languages, suite.languages)
+    languages = command_line.choose("language", config.languages, suite.languages)
     if suite.pivot not in languages or len(languages) < 2:
-        raise study.UsageError(f"--languages must name {suite.pivot!r} (the pivot) and another one")
-    concepts = study.choose("concept", config.concepts, list(manifest.metadata["concepts"]))
+        raise errors.UsageError(
+            f"--languages must name {suite.pivot!r} (the pivot) and another one"
+        )
+    concepts = command_line.choose("concept", config.concepts, list(manifest.metadata["concepts"]))
     if len(concepts) < 2:
         raise StudyError(
             f"{config.paths.manifest}: alignment compares concepts: at least 2 are "
-            f"needed, found {len(concepts)}; {artifacts.MAKE_MANIFEST} --concepts …"
+            f"needed, found {len(concepts)}; {files.MAKE_MANIFEST} --concepts …"
         )
     if len(concepts) < MIN_CONCEPTS:
         # Fewer concepts are computed, but the reader must know that nothing can be inferred.
@@ -87,8 +80,8 @@ def load_study(config: Config) -> Study:
         languages,
         concepts,
         wordings,
-        st.resample_weights(n, config.n_bootstrap, config.seed),
-        st.permutations(n, config.n_permutations, config.seed),
+        inference.resample_weights(n, config.n_bootstrap, config.seed),
+        inference.permutations(n, config.n_permutations, config.seed),
         config.seed,
     )
 
@@ -99,18 +92,18 @@ def choose_variants(config: Config, suite: Suite) -> list[str]:
     Raises UsageError for an unknown variant, StudyError if there are no activations at all.
     """
     if config.variants:
-        return study.choose("variant", config.variants, suite.names())
-    here = [v for v in suite.names() if store.plan_path(config.paths.activations / v).is_file()]
+        return command_line.choose("variant", config.variants, suite.names())
+    here = [v for v in suite.names() if plan_path(config.paths.activations / v).is_file()]
     if not here:
         raise StudyError(
             f"{config.paths.activations}: no variant has a plan.json here; "
-            f"make them with: {artifacts.MAKE_ACTIVATIONS}"
+            f"make them with: {files.MAKE_ACTIVATIONS}"
         )
     for name in suite.default_names():
         if name not in here:
             _warn(
                 f"variant {name} has no activations: it is left out, and contrasts with it; "
-                f"make them with: {artifacts.MAKE_ACTIVATIONS} --variants {name}"
+                f"make them with: {files.MAKE_ACTIVATIONS} --variants {name}"
             )
     return here
 
@@ -125,7 +118,7 @@ def _warn(message: str) -> None:
 def _metadata(task: Study, config: Config) -> dict[str, Any]:
     suite = task.suite
     return {
-        "schema_version": study.SCHEMA_VERSION,
+        "schema_version": project.SCHEMA_VERSION,
         "suite": suite.name,
         "label": suite.label,
         "note": suite.note,
@@ -145,7 +138,7 @@ def _metadata(task: Study, config: Config) -> dict[str, Any]:
         "provenance": {
             "manifest_sha256": task.manifest.sha256,
             "variants": {},
-            "code_sha256": study.code_hash(*_CODE),
+            "code_sha256": project.source_hash(),
         },
     }
 
@@ -157,7 +150,7 @@ def run(config: Config) -> tuple[Path, Tree]:
     from tqdm import tqdm
 
     task = load_study(config)
-    out: Tree = {name: {} for name in artifacts.CURVE_FIELDS}
+    out: Tree = {name: {} for name in results.CURVE_FIELDS}
     out["metadata"] = _metadata(task, config)
     matrix: list[dict[str, Any]] = []
     curves: dict[tuple[str, str], np.ndarray] = {}
@@ -182,26 +175,28 @@ def run(config: Config) -> tuple[Path, Tree]:
         flips=config.n_permutations,
         seed=task.seed,
     )
-    artifacts.save_curves(config.paths.curves, out)
-    columns = list(artifacts.COMMITMENT_COLUMNS)
-    artifacts.save_csv(config.paths.commitment, pd.DataFrame(matrix, columns=columns))
-    columns = list(artifacts.CONTRAST_COLUMNS)
-    artifacts.save_csv(config.paths.contrasts, pd.DataFrame(differences, columns=columns))
+    results.save_curves(config.paths.curves, out)
+    columns = list(results.COMMITMENT_COLUMNS)
+    files.save_csv(config.paths.commitment, pd.DataFrame(matrix, columns=columns))
+    columns = list(results.CONTRAST_COLUMNS)
+    files.save_csv(config.paths.contrasts, pd.DataFrame(differences, columns=columns))
     _save_token_audit(task, config.paths)
     return config.paths.curves, out
 
 
-def _note_plan(out: Tree, variant: str, plan: dict[str, Any]) -> None:
+def _note_plan(out: Tree, variant: str, plan: Plan) -> None:
     """Record how a variant's vectors were made; refuse a variant of another depth."""
-    rows = out["metadata"].setdefault("rows", plan["rows"])
-    if rows != plan["rows"]:
+    rows = out["metadata"].setdefault("rows", list(plan.layers))
+    if rows != list(plan.layers):
         raise StudyError(
-            f"activations/{variant}/plan.json: {len(plan['rows'])} rows, other variants have "
+            f"activations/{variant}/plan.json: {plan.layer_count} rows, other variants have "
             f"{len(rows)}: the variants of a suite must be one model; mend the suite file"
         )
     out["metadata"]["provenance"]["variants"][variant] = {
-        "plan_sha256": artifacts.digest(plan),
-        **{key: plan[key] for key in _PLAN_KEYS},
+        "plan_sha256": plan.sha256,
+        "source": plan.inputs.source,
+        "dtype": plan.inputs.dtype,
+        **{key: getattr(plan, key) for key in _PLAN_KEYS},
     }
 
 
@@ -235,8 +230,8 @@ def _warn_undefined(out: Tree) -> None:
 
 def _save_token_audit(task: Study, paths: RunPaths) -> None:
     """Write the probes' token pieces and flags for the demo (from the first variant)."""
-    tokens = artifacts.load_json(
-        store.variant_dir(paths, task.variants[0]) / "tokens.json", artifacts.MAKE_ACTIVATIONS
+    tokens = files.load_json(
+        store.variant_dir(paths, task.variants[0]) / "tokens.json", files.MAKE_ACTIVATIONS
     )
     probes = {
         s.stimulus_id: {
@@ -247,9 +242,7 @@ def _save_token_audit(task: Study, paths: RunPaths) -> None:
         for s in task.manifest.stimuli
         if s.kind == "probe" and s.language in task.languages and s.item_id in task.concepts
     }
-    artifacts.save_json(
-        paths.token_audit, {"variant": task.variants[0], "probes": probes}, indent=None
-    )
+    files.save_json(paths.token_audit, {"variant": task.variants[0], "probes": probes}, indent=None)
 
 
 def summary(out: Tree) -> str:
@@ -277,7 +270,7 @@ def summary(out: Tree) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
-    parser = study.common_parser(
+    parser = command_line.common_parser(
         "concept_alignment.py",
         "Measure cross-lingual alignment with controls and intervals.",
         "variants",
@@ -291,7 +284,7 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(
             flag,
-            type=study.positive_int,
+            type=command_line.positive_int,
             default=10_000,
             metavar="B",
             help=f"{what} (default 10000)",
@@ -317,7 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         print(f"{summary(out)} in {path}")
 
-    return study.run_stage("concept_alignment.py", stage)
+    return command_line.run_stage("concept_alignment.py", stage)
 
 
 if __name__ == "__main__":

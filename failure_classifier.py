@@ -27,12 +27,14 @@ from typing import Any
 
 import numpy as np
 
-import alignment_stats as st
-import artifacts
-import study
-from artifacts import Manifest, Stimulus, finite
-from extraction import store
-from study import RunPaths, StudyError, Suite
+from aya_probes import command_line, files, probes, project, results, stimuli, suites
+from aya_probes.alignment import inference, measures
+from aya_probes.errors import StudyError
+from aya_probes.extraction import plan, store
+from aya_probes.files import finite
+from aya_probes.run_folder import RunPaths
+from aya_probes.stimuli import Manifest, Stimulus
+from aya_probes.suites import Suite
 
 CATEGORIES = (
     "UNICODE_EDGE",
@@ -159,7 +161,7 @@ def reference_variant(suite: Suite, variants: Sequence[str]) -> str:
                 return name
     raise StudyError(
         "failures are measured against a control or base variant, and this run has "
-        f"neither; extract one with: {artifacts.MAKE_ACTIVATIONS}"
+        f"neither; extract one with: {files.MAKE_ACTIVATIONS}"
     )
 
 
@@ -177,14 +179,14 @@ def sentence_peaks(manifest: Manifest, loaded: store.Activations) -> dict[str, i
     for code in manifest.suite.languages:
         ids, concepts, wordings = probe_grid(manifest, code)
         vectors = loaded.take("content_mean", ids)
-        grids[code] = st.mean_centre(
+        grids[code] = measures.mean_centre(
             vectors.reshape(len(concepts), len(wordings), *vectors.shape[1:])
         )
     pivot = grids[manifest.suite.pivot]
     peaks = {}
     for code, grid in grids.items():
-        matrix = st.wording_mean(st.cosines(pivot, grid), same_wording=True)
-        peaks[code] = 1 + int(st.alignment(matrix).mean(1)[1:-1].argmax())
+        matrix = measures.wording_mean(measures.cosines(pivot, grid), same_wording=True)
+        peaks[code] = 1 + int(measures.alignment(matrix).mean(1)[1:-1].argmax())
     return peaks
 
 
@@ -197,15 +199,15 @@ def variant_effects(
 ) -> Effects:
     """Return the effect of every case on one variant, with resampled negatives."""
     pivot = manifest.suite.pivot
-    last = len(loaded.plan["rows"]) - 2
+    last = loaded.plan.layer_count - 2
     centred: dict[str, np.ndarray] = {}
     means: dict[str, np.ndarray] = {}
     for code in {pivot, *(case.language for case in cases)}:
         vectors = loaded.take("content_mean", probe_grid(manifest, code)[0])
         means[code] = vectors.mean(0)
-        centred[code] = st.unit(vectors - means[code])
+        centred[code] = measures.unit(vectors - means[code])
     ids, concepts, _wordings = probe_grid(manifest, pivot)
-    weights = st.resample_weights(len(concepts) - 1, RESAMPLES, seed)
+    weights = inference.resample_weights(len(concepts) - 1, RESAMPLES, seed)
     value, draws = np.empty(len(cases)), np.empty((len(cases), RESAMPLES))
     for n, case in enumerate(cases):
         assert case.parent_id is not None
@@ -214,7 +216,7 @@ def variant_effects(
             min(last, peaks[case.language] + HALF_WINDOW) + 1,
         )
         texts = loaded.take("content_mean", [case.stimulus_id, case.parent_id])
-        texts = st.unit(texts - means[case.language])[:, rows]
+        texts = measures.unit(texts - means[case.language])[:, rows]
         same = [position for position, name in enumerate(ids) if name.endswith(f"-{case.wording}")]
         negatives = [p for p in same if ids[p].split("-")[0] != case.item_id]
         own = ids.index(f"{case.item_id}-{pivot}-{case.wording}")
@@ -348,13 +350,14 @@ def router_pass_rates(cases: Sequence[dict[str, Any]], names: Sequence[str]) -> 
 def _measure(config: Config, manifest: Manifest) -> tuple[list[dict[str, Any]], list[str]]:
     suite = manifest.suite
     available = [
-        n for n in suite.names() if store.plan_path(store.variant_dir(config.paths, n)).is_file()
+        n for n in suite.names() if plan.plan_path(store.variant_dir(config.paths, n)).is_file()
     ]
-    names = study.choose("variant", config.variants, available) if config.variants else available
+    names = (
+        command_line.choose("variant", config.variants, available) if config.variants else available
+    )
     if not names:
         raise StudyError(
-            f"{config.paths.activations}: no activations; "
-            f"make them with: {artifacts.MAKE_ACTIVATIONS}"
+            f"{config.paths.activations}: no activations; make them with: {files.MAKE_ACTIVATIONS}"
         )
     reference = reference_variant(suite, names)
     names = [n for n in names if suite.variant(n).role != "untrained"]
@@ -362,7 +365,7 @@ def _measure(config: Config, manifest: Manifest) -> tuple[list[dict[str, Any]], 
     if len(manifest.metadata["concepts"]) < 3 or not cases:
         raise StudyError(
             f"{config.paths.manifest}: failures need at least 3 concepts and one "
-            f"perturbation pair; make it anew with: {artifacts.MAKE_MANIFEST}"
+            f"perturbation pair; make it anew with: {files.MAKE_MANIFEST}"
         )
     effects: dict[str, Effects] = {}
     peaks: dict[str, int] = {}
@@ -372,9 +375,9 @@ def _measure(config: Config, manifest: Manifest) -> tuple[list[dict[str, Any]], 
         peaks = peaks or sentence_peaks(manifest, loaded)
         tokens = tokens or loaded.tokens
         effects[name] = variant_effects(manifest, loaded, cases, peaks, config.seed)
-        last = len(loaded.plan["rows"]) - 2
-    _, terms = artifacts.load_perturbations(study.resolve(suite.perturbations))
-    lexicons, known = word_lexicons(manifest), study.load_languages()
+        last = loaded.plan.layer_count - 2
+    _, terms = probes.load_perturbations(suites.resolve_path(suite.perturbations))
+    lexicons, known = word_lexicons(manifest), suites.load_languages()
     text_of = {s.stimulus_id: s.text for s in manifest.stimuli}
     best = best_variants({name: effects[name] for name in names})
     rows = []
@@ -439,7 +442,9 @@ def category_tests(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]
         delta = np.array([r["delta"] for r in changed])
         enough = len({r["parent_id"] for r in changed}) >= MIN_PARENTS
         low, high = (
-            st.expanded_interval(delta, st.resample_weights(len(delta), RESAMPLES, seed))
+            inference.expanded_interval(
+                delta, inference.resample_weights(len(delta), RESAMPLES, seed)
+            )
             if len(delta) > 2
             else (np.nan, np.nan)
         )
@@ -456,10 +461,10 @@ def category_tests(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]
                 "mean_delta": float(delta.mean()) if len(delta) else np.nan,
                 "lower": float(low),
                 "upper": float(high),
-                "p": st.sign_flip_p(delta, count=9_999, seed=seed) if enough else np.nan,
+                "p": inference.sign_flip_p(delta, count=9_999, seed=seed) if enough else np.nan,
             }
         )
-    for test, p in zip(tests, st.holm(np.array([t["p"] for t in tests])), strict=True):
+    for test, p in zip(tests, inference.holm(np.array([t["p"] for t in tests])), strict=True):
         test["p_holm"] = p
     return tests
 
@@ -468,9 +473,9 @@ def run(config: Config) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Measure, classify, save; returns the failure rows and the edge-case file's content."""
     import pandas as pd
 
-    manifest = artifacts.load_manifest(config.paths.manifest)
+    manifest = stimuli.load_manifest(config.paths.manifest)
     rows, names = _measure(config, manifest)
-    pairs, _ = artifacts.load_perturbations(study.resolve(manifest.suite.perturbations))
+    pairs, _ = probes.load_perturbations(suites.resolve_path(manifest.suite.perturbations))
     change = {pair.id: pair.change for pair in pairs}
     for row in rows:
         row["change"] = change.get(row["stimulus_id"], "")
@@ -485,7 +490,7 @@ def run(config: Config) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     if manifest.suite.label != "Tiny Aya" or any(v.package for v in manifest.suite.variants):
         note += " Measured on another model: tests the harness, not a Tiny Aya router."
     edge = {
-        "version": study.SCHEMA_VERSION,
+        "version": project.SCHEMA_VERSION,
         "source": f"failure_classifier.py, suite {manifest.suite.name}",
         "categories": [*CATEGORIES, UNATTRIBUTED],
         "metadata": {
@@ -498,21 +503,21 @@ def run(config: Config) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             "router_best_pass_rate": rates,
             "discriminating": bool(cases) and all(rate < 1 for rate in rates.values()),
             "status_counts": dict(sorted(Counter(c["status"] for c in cases).items())),
-            "code_sha256": study.code_hash("failure_classifier.py", "alignment_stats.py"),
+            "code_sha256": project.source_hash(),
         },
         "cases": cases,
     }
-    artifacts.save_csv(
-        config.paths.failure_cases, pd.DataFrame(rows, columns=list(artifacts.FAILURE_COLUMNS))
+    files.save_csv(
+        config.paths.failure_cases, pd.DataFrame(rows, columns=list(results.FAILURE_COLUMNS))
     )
-    artifacts.save_csv(config.paths.failure_tests, pd.DataFrame(category_tests(rows, config.seed)))
-    artifacts.save_json(config.paths.edge_cases, edge)
+    files.save_csv(config.paths.failure_tests, pd.DataFrame(category_tests(rows, config.seed)))
+    files.save_json(config.paths.edge_cases, edge)
     return rows, edge
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
-    return study.common_parser(
+    return command_line.common_parser(
         "failure_classifier.py", "Attribute failures and write edge cases.", "variants", "seed"
     )
 
@@ -537,7 +542,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{config.paths.edge_cases}, discriminating: {edge['metadata']['discriminating']}"
         )
 
-    return study.run_stage("failure_classifier.py", stage)
+    return command_line.run_stage("failure_classifier.py", stage)
 
 
 if __name__ == "__main__":

@@ -22,18 +22,7 @@ TIMEOUT_S = 2 * 60 * 60  # a 3B variant takes minutes; loading from a cold Volum
 RETRIES = 2  # of a container that dies; a user's mistake comes back as a message, not again
 ROOT = Path(__file__).resolve().parent
 # Everything that batch_runner.py imports: Modal ships the entry file only (tests/test_modal.py).
-MODULES = (
-    "artifacts",
-    "batch_flags",
-    "extraction",
-    "hub",
-    "interrupts",
-    "modal_config",
-    "model_loader",
-    "run_lock",
-    "study",
-    "weight_cache",
-)
+MODULES = ("aya_probes", "modal_config")
 DATA_FILES = ("data/languages.toml",)
 REMOTE_ROOT = "/root"
 WEIGHTS_DIR = "/weights"

@@ -15,14 +15,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import study
+from aya_probes import command_line, run_folder, suites
 
 FIGURES = ("viz.alignment_curves", "viz.annotated_curve", "viz.heatmap")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the runner's parser."""
-    parser = study.common_parser(
+    parser = command_line.common_parser(
         "pipeline.py",
         "Run every stage of the study on this machine.",
         "variants",
@@ -34,8 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
         "seed",
         "overwrite",
     )
-    parser.add_argument("--suite", default=study.DEFAULT_SUITE, help="suite name or TOML path")
-    parser.add_argument("--corpus", choices=study.CORPORA, help="default: the suite's")
+    parser.add_argument("--suite", default=suites.DEFAULT_SUITE, help="suite name or TOML path")
+    parser.add_argument("--corpus", choices=suites.CORPORA, help="default: the suite's")
     parser.add_argument("--flores-dir", type=Path, metavar="DIR", help="FLORES-200 folder")
     return parser
 
@@ -65,7 +65,7 @@ def stage_arguments(args: argparse.Namespace) -> list[tuple[str, list[str]]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stages until one fails; returns its exit code."""
     args = build_parser().parse_args(argv)
-    paths = study.RunPaths(args.run_dir)
+    paths = run_folder.RunPaths(args.run_dir)
     started = time.monotonic()
     for name, line in stage_arguments(args):
         print(f"--- {name.replace('.', '/')}.py", flush=True)
@@ -88,4 +88,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    study.leave(main())
+    command_line.exit_process(main())

@@ -16,15 +16,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks import machine
+import numpy as np
+from scipy import stats
 
-machine.one_thread()
-
-import numpy as np  # noqa: E402
-from scipy import stats  # noqa: E402
-
-import alignment_stats as st  # noqa: E402
-import study  # noqa: E402
+import machine
+from aya_probes import command_line, project
+from aya_probes.alignment import inference, measures
 
 ROWS, WORDINGS, HIDDEN = 19, 3, 640  # as suite mini has them
 CONCEPTS = 20
@@ -34,12 +31,12 @@ NEGATIVES = 50  # sampled mismatches a concept where all pairs are too many
 
 def vectors(concepts: int, languages: int, *, rows: int = ROWS, hidden: int = HIDDEN) -> np.ndarray:
     """Return seeded centred vectors ``[language, concept, wording, row, hidden]`` with meaning."""
-    draw = np.random.default_rng([study.SEED, concepts, languages])
+    draw = np.random.default_rng([project.SEED, concepts, languages])
     meaning = draw.standard_normal((concepts, 1, rows, hidden), dtype=np.float32)
     shape = (concepts, WORDINGS, rows, hidden)
     return np.stack(
         [
-            st.mean_centre(0.3 * meaning + draw.standard_normal(shape, dtype=np.float32))
+            measures.mean_centre(0.3 * meaning + draw.standard_normal(shape, dtype=np.float32))
             for _ in range(languages)
         ]
     )
@@ -47,7 +44,7 @@ def vectors(concepts: int, languages: int, *, rows: int = ROWS, hidden: int = HI
 
 def similarity_of(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return the ``concept`` similarity ``[r, n, n]`` of two languages."""
-    return st.wording_mean(st.cosines(left, right), same_wording=False)
+    return measures.wording_mean(measures.cosines(left, right), same_wording=False)
 
 
 # --- against others ---------------------------------------------------------------------------
@@ -81,7 +78,7 @@ def scipy_as_written(similarity: np.ndarray, count: int) -> None:
     for matrix in similarity:
 
         def mean_a(columns: np.ndarray, matrix: np.ndarray = matrix) -> float:
-            return float(st.alignment(matrix[None, :, columns.astype(int)]).mean())
+            return float(measures.alignment(matrix[None, :, columns.astype(int)]).mean())
 
         test(
             (np.arange(len(matrix)),),
@@ -142,12 +139,14 @@ def permutation_case(count: int, looped: int, rounds: int) -> dict[str, Any]:
     """Time permutation tests of one language pair's rows and compare the results."""
     left, right = vectors(CONCEPTS, 2)
     similarity = similarity_of(left, right).astype(np.float64)
-    orders = st.permutations(CONCEPTS, count, study.SEED)
+    orders = inference.permutations(CONCEPTS, count, project.SEED)
     few = orders[:looped]
     names = ("ours", "scipy", "scipy, statistic vectorised by hand", "loops")
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
-        seconds["ours"].append(machine.cpu_seconds(lambda: st.permutation_p(similarity, orders)))
+        seconds["ours"].append(
+            machine.cpu_seconds(lambda: inference.permutation_p(similarity, orders))
+        )
         seconds["scipy, statistic vectorised by hand"].append(
             machine.cpu_seconds(lambda: [scipy_permutation_b(m, count, 0) for m in similarity])
         )
@@ -155,7 +154,9 @@ def permutation_case(count: int, looped: int, rounds: int) -> dict[str, Any]:
         seconds["scipy"].append(one * count / looped)
         one = machine.cpu_seconds(lambda: loop_permutation_p(similarity, few))
         seconds["loops"].append(one * count / looped)
-    off = np.abs(st.permutation_p(similarity, few) - loop_permutation_p(similarity, few)).max()
+    off = np.abs(
+        inference.permutation_p(similarity, few) - loop_permutation_p(similarity, few)
+    ).max()
     return _ratios(seconds) | {
         "what": f"{ROWS} rows, {CONCEPTS} concepts, {count:,} permutations",
         "loops_and_scipy_timed_on": looped,
@@ -177,7 +178,7 @@ def enumerated_difference() -> float:
     for seed in range(20):
         pair = vectors(6, 2, rows=2, hidden=16 + seed)
         similarity = similarity_of(pair[0], pair[1]).astype(np.float64)
-        ours = st.permutation_p(similarity, orders)[1] * (len(orders) + 1) - 1
+        ours = inference.permutation_p(similarity, orders)[1] * (len(orders) + 1) - 1
         theirs = scipy_permutation_b(similarity[1], np.inf, 0).pvalue * len(orders)
         differences.append(abs(float(ours) - float(theirs)))
     return max(differences)
@@ -187,17 +188,19 @@ def bootstrap_case(count: int, looped: int, rounds: int) -> dict[str, Any]:
     """Time bootstrap intervals of every row of nine language pairs and compare the results."""
     languages = vectors(CONCEPTS, 10)
     values = np.concatenate(
-        [st.alignment(similarity_of(languages[0], other)) for other in languages[1:]]
+        [measures.alignment(similarity_of(languages[0], other)) for other in languages[1:]]
     ).astype(np.float64)
-    weights = st.resample_weights(CONCEPTS, count, study.SEED)
+    weights = inference.resample_weights(CONCEPTS, count, project.SEED)
     few = values[:: len(values) // looped][:looped]
     seconds: dict[str, list[float]] = {"ours": [], "scipy": [], "loops": []}
     for _ in range(rounds):
-        seconds["ours"].append(machine.cpu_seconds(lambda: st.expanded_interval(values, weights)))
+        seconds["ours"].append(
+            machine.cpu_seconds(lambda: inference.expanded_interval(values, weights))
+        )
         share = len(values) / len(few)
         seconds["scipy"].append(machine.cpu_seconds(lambda: scipy_interval(few, count, 0)) * share)
         seconds["loops"].append(machine.cpu_seconds(lambda: loop_interval(few, weights)) * share)
-    ours, loops = st.expanded_interval(few, weights), loop_interval(few, weights)
+    ours, loops = inference.expanded_interval(few, weights), loop_interval(few, weights)
     theirs = scipy_interval(few, count, 0)
     width = (ours[1] - ours[0]).mean()
     return _ratios(seconds) | {
@@ -215,7 +218,7 @@ def alignment_case(rounds: int) -> dict[str, Any]:
     left, right = vectors(CONCEPTS, 2)
 
     def loops() -> np.ndarray:
-        unit_left, unit_right = st.unit(left), st.unit(right)
+        unit_left, unit_right = measures.unit(left), measures.unit(right)
         out = np.zeros((ROWS, CONCEPTS))
         pairs = [(k, m) for k in range(WORDINGS) for m in range(WORDINGS) if k != m]
         for row in range(ROWS):
@@ -230,10 +233,10 @@ def alignment_case(rounds: int) -> dict[str, Any]:
                 out[row, i] = (cell[i, i] - away) * (CONCEPTS - 1) / CONCEPTS
         return out
 
-    ours = st.alignment(similarity_of(left, right))
+    ours = measures.alignment(similarity_of(left, right))
     seconds = {
         "ours": [
-            machine.cpu_seconds(lambda: st.alignment(similarity_of(left, right)))
+            machine.cpu_seconds(lambda: measures.alignment(similarity_of(left, right)))
             for _ in range(rounds)
         ],
         "loops": [machine.cpu_seconds(loops) for _ in range(rounds)],
@@ -268,20 +271,22 @@ def grow_concepts(sizes: Sequence[int], permutations: int) -> list[dict[str, Any
         pair = vectors(concepts, 2)
         cosines = ROWS * (WORDINGS * concepts) ** 2 * 4
         sampled = cosines > ALL_PAIRS_BYTES
-        weights = st.resample_weights(concepts, permutations, study.SEED)
+        weights = inference.resample_weights(concepts, permutations, project.SEED)
 
         def all_pairs(
             pair: np.ndarray = pair, concepts: int = concepts, w: np.ndarray = weights
         ) -> None:
             similarity = similarity_of(pair[0], pair[1])
-            st.expanded_interval(st.alignment(similarity), w)
-            st.permutation_p(similarity, st.permutations(concepts, permutations, study.SEED))
+            inference.expanded_interval(measures.alignment(similarity), w)
+            inference.permutation_p(
+                similarity, inference.permutations(concepts, permutations, project.SEED)
+            )
 
         def sample(pair: np.ndarray = pair, w: np.ndarray = weights) -> None:
-            values, _ = st.sampled_alignment(
-                pair[0], pair[1], same_wording=False, negatives=NEGATIVES, seed=study.SEED
+            values, _ = measures.sampled_alignment(
+                pair[0], pair[1], same_wording=False, negatives=NEGATIVES, seed=project.SEED
             )
-            st.expanded_interval(values, w)
+            inference.expanded_interval(values, w)
 
         points.append(
             {"concepts": concepts, "all_pairs": not sampled, "cosine_mb": cosines / 1e6}
@@ -297,8 +302,8 @@ def grow_concepts(sizes: Sequence[int], permutations: int) -> list[dict[str, Any
 def grow_languages(sizes: Sequence[int], permutations: int) -> list[dict[str, Any]]:
     """Measure all language pairs (A) and English with each (tests) at growing languages."""
     every = vectors(CONCEPTS, max(sizes))
-    orders = st.permutations(CONCEPTS, permutations, study.SEED)
-    weights = st.resample_weights(CONCEPTS, permutations, study.SEED)
+    orders = inference.permutations(CONCEPTS, permutations, project.SEED)
+    weights = inference.resample_weights(CONCEPTS, permutations, project.SEED)
     points: list[dict[str, Any]] = []
     for count in sizes:
         languages = every[:count]
@@ -306,13 +311,13 @@ def grow_languages(sizes: Sequence[int], permutations: int) -> list[dict[str, An
         def with_english(languages: np.ndarray = languages) -> None:
             for other in languages[1:]:
                 similarity = similarity_of(languages[0], other)
-                st.expanded_interval(st.alignment(similarity), weights)
-                st.permutation_p(similarity, orders)
+                inference.expanded_interval(measures.alignment(similarity), weights)
+                inference.permutation_p(similarity, orders)
 
         def all_pairs(languages: np.ndarray = languages, count: int = count) -> None:
             for a in range(count):
                 for b in range(a + 1, count):
-                    st.alignment(similarity_of(languages[a], languages[b]))
+                    measures.alignment(similarity_of(languages[a], languages[b]))
 
         points.append(
             {
@@ -342,6 +347,7 @@ def _point(work: Callable[[], object]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, save."""
+    machine.run_on_one_thread()
     args = machine.parser(
         "benchmarks/analysis.py", "Measure the analysis.", "analysis.json"
     ).parse_args(argv)
@@ -379,4 +385,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(study.run_stage("benchmarks/analysis.py", main))
+    raise SystemExit(command_line.run_stage("benchmarks/analysis.py", main))

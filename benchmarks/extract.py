@@ -25,20 +25,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
+import numpy as np
+import torch
 
-machine.one_thread()
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-import model_loader  # noqa: E402
-import study  # noqa: E402
-from artifacts import Stimulus  # noqa: E402
-from benchmarks import models, peers  # noqa: E402
-from benchmarks.models import Subject  # noqa: E402
-from extraction import runner, shard_writer  # noqa: E402
-from extraction.encoding import Encoded, encode  # noqa: E402
+import machine
+import models
+import peers
+from aya_probes import command_line
+from aya_probes.extraction import poolings, runner, shard_writer
+from aya_probes.extraction.encoding import Encoded, encode
+from aya_probes.models import loading, residuals
+from aya_probes.stimuli import Stimulus
+from models import Subject
 
 ROUNDS = 3
 # Texts a case: about 1,500 tokens of A and 1,000 of B, what three rounds of every way can afford.
@@ -76,18 +74,18 @@ def make_case(name: str, subject: Subject, stimuli: list[Stimulus]) -> Case:
 def reference(case: Case) -> dict[int, np.ndarray]:
     """Return float64 vectors of the checked texts, ``text -> [row 0..L+1, pooling, hidden]``."""
     loaded = case.subject.loaded
-    exact = model_loader.wrap(
+    exact = loading.wrap(
         copy.deepcopy(loaded.causal_lm).double(), loaded.tokenizer, loaded.device, torch.float64
     )
     vectors = {}
     for number in case.checked:
         item = case.texts[number]
-        with model_loader.capture(exact, lambda hidden: hidden.clone()) as rows:
-            model_loader.forward(exact, torch.tensor([item.token_ids]))
+        with residuals.capture(exact, lambda hidden: hidden.clone()) as rows:
+            residuals.forward(exact, torch.tensor([item.token_ids]))
         stacked = torch.cat([rows[row] for row in sorted(rows)])
         pooled = [
             stacked[:, item.positions(name) or [0]].mean(1) * bool(item.positions(name))
-            for name in study.POOLINGS
+            for name in poolings.POOLINGS
         ]
         vectors[number] = torch.stack(pooled, dim=1).numpy()
     return vectors
@@ -319,13 +317,13 @@ def cases(model: str | None, quick: bool) -> Iterator[Case]:
     """Build the cases one after the other: a model's texts, then the next model."""
     if model:
         subject = models.load(model)
-        yield make_case("probes", subject, models.probes(8 if quick else MODEL_PROBES))
+        yield make_case("probes", subject, models.probe_sentences(8 if quick else MODEL_PROBES))
         yield make_case("mixed", subject, models.mixed(9 if quick else MODEL_MIXED))
     elif quick:
-        yield make_case("tiny probes", models.build("tiny"), models.probes(12))
+        yield make_case("tiny probes", models.build("tiny"), models.probe_sentences(12))
     else:
         subject = models.build("A")
-        yield make_case("A probes", subject, models.probes(A_PROBES))
+        yield make_case("A probes", subject, models.probe_sentences(A_PROBES))
         yield make_case("A mixed", subject, models.mixed(A_MIXED))
         yield make_case("A long", subject, models.long(A_LONG))
         subject = models.build("B")
@@ -338,20 +336,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", metavar="PATH|mini", help="real weights in place of A and B")
     parser.add_argument(
         "--ways",
-        type=study.comma_list,
+        type=command_line.comma_list,
         default=("ours", "ours_bf16", *peers.WAYS),
         metavar="ours,naive",
         help="only these (naive and ours always)",
     )
-    parser.add_argument("--cases", type=study.comma_list, metavar="A mixed", help="only these")
+    parser.add_argument(
+        "--cases", type=command_line.comma_list, metavar="A mixed", help="only these"
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure every case, print one line a way, save the numbers."""
+    machine.run_on_one_thread()
     args = build_parser().parse_args(argv)
     valid = ("ours", "ours_bf16", *peers.WAYS)
-    wanted = study.choose("way", (*args.ways, "ours", "naive"), valid)
+    wanted = command_line.choose("way", (*args.ways, "ours", "naive"), valid)
     torch.set_num_threads(1)
     rounds = args.rounds or (1 if args.quick else ROUNDS)
     results: dict[str, Any] = {}
@@ -371,4 +372,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(study.run_stage("benchmarks/extract.py", main))
+    raise SystemExit(command_line.run_stage("benchmarks/extract.py", main))

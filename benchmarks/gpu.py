@@ -14,8 +14,6 @@ Writes: benchmarks/results/gpu.json
 
 from __future__ import annotations
 
-import contextlib
-import io
 import shutil
 import tempfile
 import time
@@ -26,14 +24,14 @@ from typing import Any
 import numpy as np
 import torch
 
-import artifacts
-import build_stimuli
-import model_loader
-import study
-from benchmarks import machine, memory, models
-from extraction import packs, runner
-from extraction.encoding import encode
-from study import StudyError
+import machine
+import memory
+import models
+from aya_probes import command_line, project, run_folder, stimuli, suites
+from aya_probes.errors import StudyError
+from aya_probes.extraction import packs, runner
+from aya_probes.extraction.encoding import encode
+from aya_probes.models import loading, residuals
 
 CHECKED = 20  # texts compared with the CPU in float32, which takes minutes at the full size
 VARIANTS, SENTENCES = 3, 200  # of the job that the bar is set on
@@ -67,21 +65,20 @@ def make_model(folder: Path, *, quick: bool) -> None:
         shutil.copy(source / name, folder / name)
 
 
-def manifest_of(folder: Path, model: Path, corpus: Sequence[str]) -> artifacts.Manifest:
+def manifest_of(folder: Path, model: Path, corpus: Sequence[str]) -> stimuli.Manifest:
     """Build the committed stimuli and a parallel corpus for a suite of the one model."""
-    text = (study.SUITE_DIR / "mini.toml").read_text("utf-8")
-    text = text[: text.index("[variants")].replace('"../', f'"{study.ROOT / "data"}/')
+    text = (suites.SUITE_DIR / "mini.toml").read_text("utf-8")
+    text = text[: text.index("[variants")].replace('"../', f'"{project.ROOT / "data"}/')
     suite = folder / "gpu.toml"
     suite.write_text(f'{text}\n[variants.base]\npath = "{model}"\nrole = "base"\n', "utf-8")
     flags = ["--suite", str(suite), "--run-dir", str(folder / "run")]
-    with contextlib.redirect_stdout(io.StringIO()):
-        code = build_stimuli.main([*flags, *corpus])
-    if code:
+    stage = [sys.executable, str(project.ROOT / "build_stimuli.py"), *flags, *corpus]
+    if subprocess.run(stage, stdout=subprocess.DEVNULL, check=False).returncode:
         raise StudyError("the stimuli could not be built")
-    return artifacts.load_manifest(study.RunPaths(folder / "run").manifest)
+    return stimuli.load_manifest(run_folder.RunPaths(folder / "run").manifest)
 
 
-def gemm_flop_per_s(loaded: model_loader.LoadedModel, tokens: int) -> float:
+def gemm_flop_per_s(loaded: residuals.LoadedModel, tokens: int) -> float:
     """Return the device's rate on the decoder's own matrices and nothing else."""
     layers = models.linear_layers(loaded.decoder)
     flop = sum(2 * tokens * layer.weight.numel() for layer in layers)
@@ -99,16 +96,14 @@ def gemm_flop_per_s(loaded: model_loader.LoadedModel, tokens: int) -> float:
     return flop / min(wall_seconds(products, loaded.device) for _ in range(3))
 
 
-def parity(variant: study.Variant, manifest: artifacts.Manifest, device: torch.device) -> float:
+def parity(variant: suites.Variant, manifest: stimuli.Manifest, device: torch.device) -> float:
     """Return the smallest cosine of a float32 vector on the device with the CPU's."""
-    source = model_loader.resolve_source(variant)
-    loaded = model_loader.load_variant(
-        variant, source, device=torch.device("cpu"), dtype=torch.float32
-    )
+    source = loading.resolve_source(variant)
+    loaded = loading.load_variant(variant, source, device=torch.device("cpu"), dtype=torch.float32)
     step = max(1, len(manifest.stimuli) // CHECKED)
     texts = [encode(loaded.tokenizer, s) for s in manifest.stimuli[::step][:CHECKED]]
     here = packs.one_by_one(loaded, texts, variant.name)
-    with model_loader.moved(loaded, device):
+    with residuals.on_device(loaded, device):
         there, _ = packs.finite_pool(loaded, texts, variant.name, packed=True)
     norms = np.linalg.norm(here, axis=-1) * np.linalg.norm(there, axis=-1)
     return float(((here * there).sum(-1)[norms > 0] / norms[norms > 0]).min())
@@ -143,8 +138,8 @@ def measure(
 
 
 def _warm(job: runner.Job, device: torch.device, tokens: int, rounds: int) -> dict[str, Any]:
-    source = model_loader.resolve_source(job.variant)
-    loaded = model_loader.load_variant(job.variant, source, device=device, dtype=torch.bfloat16)
+    source = loading.resolve_source(job.variant)
+    loaded = loading.load_variant(job.variant, source, device=device, dtype=torch.bfloat16)
     seconds = [
         wall_seconds(lambda: runner.extract_loaded(job, loaded, source.identity), device)
         for _ in range(rounds)
@@ -169,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     limit = ["--limit", "5" if args.quick else str(SENTENCES)]
     corpus = ["--corpus", "flores", "--flores-dir", args.flores_dir] if args.flores_dir else []
-    device, _ = model_loader.choose_device(args.device)
+    device, _ = loading.choose_device(args.device)
     with tempfile.TemporaryDirectory(dir=args.work_dir) as name:
         rounds = args.rounds or (1 if args.quick else 5)
         found = measure(Path(name), device, [*corpus, *limit], quick=args.quick, rounds=rounds)
@@ -185,4 +180,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(study.run_stage("benchmarks/gpu.py", main))
+    raise SystemExit(command_line.run_stage("benchmarks/gpu.py", main))

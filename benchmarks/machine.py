@@ -10,14 +10,15 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import study
+from aya_probes import command_line, project
 
-RESULTS = study.ROOT / "benchmarks" / "results"
+RESULTS = project.ROOT / "benchmarks" / "results"
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -50,11 +51,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def one_thread() -> None:
-    """Use one thread: of torch now, of the libraries that read it later from the environment."""
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+def run_on_one_thread() -> None:
+    """Start this script again with one thread, unless the environment asks for that already.
+
+    The numerical libraries read the variables once, when they are imported.
+    """
+    wanted = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+    wanted["TOKENIZERS_PARALLELISM"] = "false"
+    if not wanted.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **wanted})
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
@@ -98,7 +103,9 @@ def parser(prog: str, description: str, result: str) -> argparse.ArgumentParser:
     """Return a benchmark's parser: ``--quick``, ``--rounds`` and ``--out``."""
     made = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
     made.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs")
-    made.add_argument("--rounds", type=study.positive_int, metavar="N", help="rounds measured")
+    made.add_argument(
+        "--rounds", type=command_line.positive_int, metavar="N", help="rounds measured"
+    )
     made.add_argument(
         "--out",
         type=Path,

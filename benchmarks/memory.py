@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import study
+from aya_probes import project
 
-PAGE = study.ROOT / "docs" / "memory.md"
+PAGE = project.ROOT / "docs" / "memory.md"
 PARAMETERS = 3_349_227_520
 SHAPE: dict[str, Any] = {
     "vocab_size": 262_144, "hidden_size": 2048, "num_hidden_layers": 36,
@@ -86,7 +86,7 @@ def measure(work: Path, dtype: str) -> dict[str, float]:
     seconds = 0.0
     for stage in stages:
         started = time.monotonic()
-        subprocess.run([sys.executable, str(study.ROOT / stage[0]), *stage[1:]], check=True)
+        subprocess.run([sys.executable, str(project.ROOT / stage[0]), *stage[1:]], check=True)
         seconds = time.monotonic() - started
     tokens = json.loads((work / "run/activations/base/tokens.json").read_text("utf-8"))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # kB on Linux
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "print(memory.make_model(pathlib.Path(sys.argv[1])))"
         )
         made = subprocess.Popen(
-            [sys.executable, "-c", code, str(Path(name) / "model")], cwd=study.ROOT,
+            [sys.executable, "-c", code, str(Path(name) / "model")], cwd=project.ROOT,
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         out, _ = made.communicate()

@@ -12,13 +12,12 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-import artifacts
-import model_loader
-import study
-import weight_cache
-from artifacts import Stimulus
-from model_loader import LoadedModel
-from study import StudyError, Variant
+from aya_probes import probes, project, stimuli, suites
+from aya_probes.errors import StudyError
+from aya_probes.models import embedded, loading
+from aya_probes.models.residuals import LoadedModel
+from aya_probes.stimuli import Stimulus
+from aya_probes.suites import Variant
 
 VOCABULARY = 32_000  # small on purpose: a large one would flatter whoever skips the head
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -86,7 +85,7 @@ def build(name: str, tokenizer: Any | None = None) -> Subject:
     torch.manual_seed(0)
     causal_lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     real = tokenizer or AutoTokenizer.from_pretrained(mini_folder(), local_files_only=True)
-    loaded = model_loader.wrap(causal_lm, FoldedTokenizer(real), torch.device("cpu"), torch.float32)
+    loaded = loading.wrap(causal_lm, FoldedTokenizer(real), torch.device("cpu"), torch.float32)
     variant = Variant(name=name, role="base", path="seeded")
     return Subject(LABELS[name], loaded, variant, {"role": "base", "path": "seeded"}, real)
 
@@ -94,30 +93,28 @@ def build(name: str, tokenizer: Any | None = None) -> Subject:
 def load(where: str) -> Subject:
     """Return real weights: ``mini`` or the folder of a model."""
     if where == "mini":
-        variant = study.load_suite("mini").variant("base")
+        variant = suites.load_suite("mini").variant("base")
     else:
         variant = Variant(name="model", role="base", path=where)
-    source = model_loader.resolve_source(variant)
-    loaded = model_loader.load_variant(
-        variant, source, device=torch.device("cpu"), dtype=torch.float32
-    )
+    source = loading.resolve_source(variant)
+    loaded = loading.load_variant(variant, source, device=torch.device("cpu"), dtype=torch.float32)
     label = "mini: Gemma 3 270M, hidden 640, 18 layers" if where == "mini" else "real weights"
     return Subject(label, loaded, variant, source.identity, loaded.tokenizer)
 
 
 def mini_folder() -> Any:
     """Return the folder of the mini suite's converted weights and tokenizer."""
-    variant = study.load_suite("mini").variant("base")
+    variant = suites.load_suite("mini").variant("base")
     if variant.package is None or variant.sha256 is None:
         raise StudyError("suite mini: its base variant names no package")
-    return weight_cache.converted_weights(variant.package, variant.sha256, variant.repo)
+    return embedded.converted_weights(variant.package, variant.sha256, variant.repo)
 
 
 def as_dtype(subject: Subject, dtype: torch.dtype) -> Subject:
     """Return a copy of the subject in another precision."""
     loaded = subject.loaded
     causal_lm = copy.deepcopy(loaded.causal_lm).to(dtype)
-    wrapped = model_loader.wrap(causal_lm, loaded.tokenizer, loaded.device, dtype)
+    wrapped = loading.wrap(causal_lm, loaded.tokenizer, loaded.device, dtype)
     return Subject(subject.label, wrapped, subject.variant, subject.identity, subject.tokenizer)
 
 
@@ -127,11 +124,11 @@ def twin(causal_lm: nn.Module) -> nn.Module:
     return copy.deepcopy(causal_lm, shared)
 
 
-def _concepts() -> list[artifacts.Concept]:
-    return artifacts.load_probes(study.ROOT / "data" / "concept_probes.json")
+def _concepts() -> list[probes.Concept]:
+    return probes.load_probes(project.ROOT / "data" / "concept_probes.json")
 
 
-def probes(count: int) -> list[Stimulus]:
+def probe_sentences(count: int) -> list[Stimulus]:
     """Return ``count`` of the committed probe sentences, drawn with a seed, in their order."""
     every = [
         Stimulus(
@@ -141,7 +138,7 @@ def probes(count: int) -> list[Stimulus]:
         for language, sentences in c.sentences.items()
         for s in sentences
     ]
-    order = np.random.default_rng([study.SEED, 10]).permutation(len(every))
+    order = np.random.default_rng([project.SEED, 10]).permutation(len(every))
     return [every[n] for n in sorted(order[:count])]
 
 
@@ -157,7 +154,7 @@ def long(count: int) -> list[Stimulus]:
 
 def _texts(count: int, sizes: Sequence[int]) -> list[Stimulus]:
     """Return seeded texts: ``sizes`` sentences of a language joined, 0 = a bare term."""
-    draw = np.random.default_rng([study.SEED, 11])
+    draw = np.random.default_rng([project.SEED, 11])
     concepts, texts = _concepts(), []
     for number in range(count):
         size = sizes[number % len(sizes)]
@@ -173,10 +170,10 @@ def _texts(count: int, sizes: Sequence[int]) -> list[Stimulus]:
     return [texts[n] for n in order]
 
 
-def manifest(stimuli: Sequence[Stimulus]) -> artifacts.Manifest:
+def manifest(texts: Sequence[Stimulus]) -> stimuli.Manifest:
     """Return a manifest of the texts, under the mini suite's name."""
-    suite = study.load_suite("mini")
-    return artifacts.Manifest(suite, {"schema_version": study.SCHEMA_VERSION}, tuple(stimuli))
+    suite = suites.load_suite("mini")
+    return stimuli.Manifest(suite, {"schema_version": project.SCHEMA_VERSION}, tuple(texts))
 
 
 def linear_layers(decoder: nn.Module) -> list[nn.Linear]:

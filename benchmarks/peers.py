@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import study
-from benchmarks.models import Subject, twin
-from extraction import packs, runner
-from extraction.encoding import Encoded
+from aya_probes.extraction import packs, poolings, runner
+from aya_probes.extraction.encoding import Encoded
+from models import Subject, twin
 
 Keep = Callable[[int, np.ndarray], None]
 Way = Callable[[Sequence[Encoded], Keep], None]
@@ -31,12 +30,12 @@ class Skip(Exception):
 
 def pool(rows: torch.Tensor, item: Encoded) -> np.ndarray:
     """Pool one text's ``[row, token, hidden]`` to ``[row, pooling, hidden]``; zero without span."""
-    poolings = []
-    for name in study.POOLINGS:
+    pooled = []
+    for name in poolings.POOLINGS:
         positions = item.positions(name)
         part = rows[:, positions] if positions else torch.zeros_like(rows[:, :1])
-        poolings.append(part.float().mean(dim=1))
-    return torch.stack(poolings, dim=1).numpy()
+        pooled.append(part.float().mean(dim=1))
+    return torch.stack(pooled, dim=1).numpy()
 
 
 def naive(subject: Subject) -> Way:

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-import study
+from aya_probes import project
 
-PAGE = study.ROOT / "docs" / "reliability.md"
+PAGE = project.ROOT / "docs" / "reliability.md"
 FILES = (
     "test_reliability.py",
     "test_hub.py",
@@ -96,9 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("FUZZ_EXAMPLES", str(FUZZ_EXAMPLES))
-    os.chdir(study.ROOT)
+    os.chdir(project.ROOT)
     recorder = Recorder()
-    files = [f"tests/{name}" for name in FILES if (study.ROOT / "tests" / name).is_file()]
+    files = [f"tests/{name}" for name in FILES if (project.ROOT / "tests" / name).is_file()]
     code = int(pytest.main([*files, "-m", "fault and not gpu and not network"], [recorder]))
     machine = f"{platform.system()}, Python {platform.python_version()}"
     head = HEAD.format(machine=machine, examples=os.environ["FUZZ_EXAMPLES"])

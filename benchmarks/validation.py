@@ -22,12 +22,10 @@ from typing import Any
 
 import numpy as np
 
-import alignment_stats as st
-import artifacts
-import study
-from benchmarks import planted
-from benchmarks.planted import ROWS, Plant
-from study import RunPaths
+from aya_probes import command_line, files, project, results
+from aya_probes.alignment import inference, layers, measures
+from aya_probes.planted import vectors as planted
+from aya_probes.planted.vectors import ROWS, Plant
 
 PERMUTATIONS = 999
 RESAMPLES = 1_000
@@ -57,14 +55,16 @@ def island(peak: float) -> np.ndarray:
 def false_positives(plant: Plant, languages: int, seed: int) -> list[float]:
     """Return whether max-T rejects in any row: per language, and jointly over languages."""
     matrix = planted.matrices(planted.draw(plant, seed, languages)[0])
-    own, joint = st.max_t(matrix, st.permutations(plant.n, PERMUTATIONS, seed))
+    own, joint = inference.max_t(matrix, inference.permutations(plant.n, PERMUTATIONS, seed))
     return [float((own[0, 1:] <= NOMINAL).any()), float((joint[:, 1:] <= NOMINAL).any())]
 
 
 def covered(plant: Plant, truth: np.ndarray, seed: int) -> list[float]:
     """Return the share of rows whose interval covers the truth, and the mean estimate's error."""
-    values = st.alignment(planted.matrices(planted.draw(plant, seed)[0]))[0]
-    lower, upper = st.expanded_interval(values, st.resample_weights(plant.n, RESAMPLES, seed))
+    values = measures.alignment(planted.matrices(planted.draw(plant, seed)[0]))[0]
+    lower, upper = inference.expanded_interval(
+        values, inference.resample_weights(plant.n, RESAMPLES, seed)
+    )
     return [
         float(((lower <= truth) & (truth <= upper)).mean()),
         float((values.mean(1) - truth).mean()),
@@ -77,10 +77,12 @@ def contrast(plant: Plant, change: np.ndarray | None, truth: float, seed: int) -
     left = planted.draw(plant, seed, variants=2)
     if change is not None:
         left[1] = planted.draw(replace(plant, concept=change), seed, variants=2)[1]
-    one, two = (st.alignment(planted.matrices(v[:, :, :, 9:10]))[0, 0] for v in left)
+    one, two = (measures.alignment(planted.matrices(v[:, :, :, 9:10]))[0, 0] for v in left)
     difference = two - one
-    lower, upper = st.expanded_interval(difference, st.resample_weights(plant.n, RESAMPLES, seed))
-    p = st.sign_flip_p(difference, count=PERMUTATIONS, seed=seed)
+    lower, upper = inference.expanded_interval(
+        difference, inference.resample_weights(plant.n, RESAMPLES, seed)
+    )
+    p = inference.sign_flip_p(difference, count=PERMUTATIONS, seed=seed)
     return [float(p <= NOMINAL), float(lower <= truth <= upper)]
 
 
@@ -90,7 +92,7 @@ def shape(plant: Plant, norm_as_last_row: bool, seed: int) -> list[float]:
     if norm_as_last_row:  # a final norm that takes the concept signal away
         bare = planted.draw(replace(plant, concept=np.zeros(ROWS)), seed)[0]
         vectors[..., -1, :] = bare[..., -1, :]
-    label, _ = st.shape_label(st.alignment(planted.matrices(vectors))[0], seed=seed)
+    label, _ = layers.shape_label(measures.alignment(planted.matrices(vectors))[0], seed=seed)
     return [float(label == name) for name in LABELS]
 
 
@@ -100,37 +102,39 @@ LABELS = ("RISE_PEAK_COLLAPSE", "MONOTONE_RISE", "MONOTONE_FALL", "FLAT", "UNRES
 def committed(plant: Plant, truth: tuple[int, int] | None, seed: int) -> list[float]:
     """Return: committed at all, commitment and release within one row, concepts committed."""
     vectors = planted.draw(plant, seed)[0]
-    centred = [st.mean_centre(v) for v in vectors]
-    similarity = st.cosines(*centred)
-    matrix = st.wording_mean(similarity, same_wording=False)
-    p = st.permutation_p(matrix, st.permutations(plant.n, 499, seed))
-    mean = st.alignment(matrix).mean(1)
-    layer = st.commitment_layer(mean, p)
-    release = None if layer is None else st.release_layer(mean, p, layer)
+    centred = [measures.mean_centre(v) for v in vectors]
+    similarity = measures.cosines(*centred)
+    matrix = measures.wording_mean(similarity, same_wording=False)
+    p = inference.permutation_p(matrix, inference.permutations(plant.n, 499, seed))
+    mean = measures.alignment(matrix).mean(1)
+    layer = layers.commitment_layer(mean, p)
+    release = None if layer is None else layers.release_layer(mean, p, layer)
     near = [False, False]
     if truth is not None and layer is not None:
         near = [abs(layer - truth[0]) <= 1, release is not None and abs(release - truth[1]) <= 1]
     different = ~np.eye(plant.wordings, dtype=bool)
-    wins = st.retrieval(similarity[:, different])["two_way"].mean(1)
-    single = [found is not None for found in st.concept_commitment(wins)]
-    rate = st.mismatched_commitment(similarity[:, different])
+    wins = measures.retrieval(similarity[:, different])["two_way"].mean(1)
+    single = [found is not None for found in layers.concept_commitment(wins)]
+    rate = layers.mismatched_commitment(similarity[:, different])
     return [float(layer is not None), *map(float, near), float(np.mean(single)), rate]
 
 
 def misled(plant: Plant, seed: int) -> list[float]:
     """Return raw cosine (matched, mismatched), the published rule's call, and ours."""
     vectors = planted.draw(plant, seed)[0]
-    raw = st.wording_mean(st.cosines(*vectors), same_wording=True)
+    raw = measures.wording_mean(measures.cosines(*vectors), same_wording=True)
     matched = np.diagonal(raw, axis1=1, axis2=2).mean(1)
     concept, sentence = (planted.matrices(vectors, same_wording=same)[0] for same in (False, True))
-    orders = st.permutations(plant.n, PERMUTATIONS, seed)
-    called = [(st.permutation_p(m, orders)[1:] <= NOMINAL).any() for m in (concept, sentence)]
+    orders = inference.permutations(plant.n, PERMUTATIONS, seed)
+    called = [
+        (inference.permutation_p(m, orders)[1:] <= NOMINAL).any() for m in (concept, sentence)
+    ]
     return [
         float(matched.mean()),
-        float(st.mismatched(raw).mean()),
-        float(st.first_run(matched >= 0.85, start=0) is not None),
+        float(measures.mismatched(raw).mean()),
+        float(layers.first_run(matched >= 0.85, start=0) is not None),
         *map(float, called),
-        float(st.alignment(concept)[:, :].mean()),
+        float(measures.alignment(concept)[:, :].mean()),
     ]
 
 
@@ -213,7 +217,7 @@ def shapes(run: Run, draws: int) -> list[dict[str, Any]]:
     return records
 
 
-def layers(run: Run, draws: int) -> list[dict[str, Any]]:
+def layer_recovery(run: Run, draws: int) -> list[dict[str, Any]]:
     """Recovery of the planted commitment and release rows, and the rates under the null."""
     records = []
     for n in POWER_N:
@@ -223,9 +227,9 @@ def layers(run: Run, draws: int) -> list[dict[str, Any]]:
             if peak:
                 mean = planted.population_alignment(plant)
                 zero = np.zeros(ROWS)
-                start = st.commitment_layer(mean, zero)
+                start = layers.commitment_layer(mean, zero)
                 assert start is not None
-                end = st.release_layer(mean, zero, start)
+                end = layers.release_layer(mean, zero, start)
                 truth = (start, end if end is not None else ROWS)
             found = run(functools.partial(committed, plant, truth), draws).mean(0)
             records.append({
@@ -262,7 +266,7 @@ EXPERIMENTS: dict[str, Callable[[Run, int], list[dict[str, Any]]]] = {
     "coverage": coverage,
     "contrasts": contrasts,
     "shapes": shapes,
-    "layers": layers,
+    "layers": layer_recovery,
     "decoys": decoys,
 }
 
@@ -271,7 +275,7 @@ EXPERIMENTS: dict[str, Callable[[Run, int], list[dict[str, Any]]]] = {
 
 
 def _plain(value: Any) -> Any:
-    return artifacts.finite(float(value), 4) if isinstance(value, (float, np.floating)) else value
+    return files.finite(float(value), 4) if isinstance(value, (float, np.floating)) else value
 
 
 def compute(draws: int, jobs: int, seed: int) -> dict[str, Any]:
@@ -294,25 +298,25 @@ def compute(draws: int, jobs: int, seed: int) -> dict[str, Any]:
         "permutations": PERMUTATIONS,
         "resamples": RESAMPLES,
         "seed": seed,
-        "code_sha256": study.code_hash(*_CODE),
+        "code_sha256": project.source_hash(),
     }
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = study.common_parser(
+    parser = command_line.common_parser(
         "benchmarks/validation.py", "Validate measures and tests on planted truth.", "seed"
     )
     parser.add_argument(
-        "--draws", type=study.positive_int, default=1_000, metavar="N",
+        "--draws", type=command_line.positive_int, default=1_000, metavar="N",
         help="draws per table row (default 1000)",
     )  # fmt: skip
     parser.add_argument(
-        "--jobs", type=study.positive_int, default=os.cpu_count() or 1, metavar="N",
+        "--jobs", type=command_line.positive_int, default=os.cpu_count() or 1, metavar="N",
         help="processes (default: the number of cores)",
     )  # fmt: skip
     parser.add_argument(
-        "--json", type=Path, default=artifacts.VALIDATION, metavar="FILE",
+        "--json", type=Path, default=results.VALIDATION, metavar="FILE",
         help="where the numbers go (default docs/validation.json)",
     )  # fmt: skip
     return parser
@@ -324,15 +328,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def stage() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores
-        artifacts.save_json(args.json, compute(args.draws, args.jobs, args.seed))
+        files.save_json(args.json, compute(args.draws, args.jobs, args.seed))
         print(args.json)
-        if args.json == artifacts.VALIDATION:
-            from viz import report_tables
 
-            for path in report_tables.run(RunPaths(args.run_dir), check=False):
-                print(path)
-
-    return study.run_stage("benchmarks/validation.py", stage)
+    return command_line.run_stage("benchmarks/validation.py", stage)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import app
-import study
+from aya_probes import errors, project, run_folder
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -25,7 +25,7 @@ def test_missing_results_name_the_command(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_figures_mark_controls_and_untestable_cells(tiny_run: Path) -> None:
-    results = app.load_results(study.RunPaths(tiny_run))
+    results = app.load_results(run_folder.RunPaths(tiny_run))
     measure = "raw cosine on the last token (the published study's)"
     figure = app.curve_figure(results.curves, "sw", ["base"], measure, app.ALL_CONCEPTS)
     names = [trace.name for trace in figure.data]
@@ -36,19 +36,19 @@ def test_figures_mark_controls_and_untestable_cells(tiny_run: Path) -> None:
 
 
 def test_a_typed_pair_of_equal_sentences_has_cosine_one(tiny_run: Path) -> None:
-    model = app.PairModel(study.RunPaths(tiny_run), "cpu")
+    model = app.PairModel(run_folder.RunPaths(tiny_run), "cpu")
     curve = model.cosine("base", "The eye.", "The eye.")
     assert len(curve) == 5
     assert curve == pytest.approx([1.0] * 5, abs=1e-5)
-    with pytest.raises(study.StudyError, match="both boxes"):
+    with pytest.raises(errors.StudyError, match="both boxes"):
         model.cosine("base", "The eye.", "  ")
 
 
 def test_demo_imports_no_torch(tiny_run: Path) -> None:
     code = (
-        "import sys, app, study\n"
-        f"page = app.build_page(app.load_results(study.RunPaths({str(tiny_run)!r})), None)\n"
-        "import pathlib; assert study.RunPaths(pathlib.Path('.'))\n"
+        "import sys, app\nfrom aya_probes import run_folder\n"
+        f"page = app.build_page(app.load_results(run_folder.RunPaths({str(tiny_run)!r})), None)\n"
+        "import pathlib; assert run_folder.RunPaths(pathlib.Path('.'))\n"
         "print('torch' in sys.modules)"
     )
     code = code.replace(repr(str(tiny_run)), f"__import__('pathlib').Path({str(tiny_run)!r})")
@@ -64,7 +64,7 @@ def served_page(run: Path, *flags: str) -> Iterator[tuple[Any, str, list[str]]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, str(study.ROOT / "app.py"), "--port", str(port)]
+    command = [sys.executable, str(project.ROOT / "app.py"), "--port", str(port)]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         [*command, "--run-dir", str(run), *flags], stdout=subprocess.PIPE, text=True, env=env

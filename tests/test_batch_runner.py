@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-import artifacts
 import batch_runner
 import build_stimuli
-import model_loader
-import study
-from extraction import packs, runner
+from aya_probes import project, run_folder, stimuli, suites
+from aya_probes.extraction import packs, runner
+from aya_probes.models import loading, residuals
 from tests import loopback_hub
 from tests.conftest import TERMS, save_tiny, write_study
 
@@ -46,7 +45,7 @@ def test_auto_takes_the_best_device_and_says_why(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "Some GPU")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert model_loader.choose_device("auto") == (torch.device(device), why)
+    assert loading.choose_device("auto") == (torch.device(device), why)
 
 
 def test_the_reason_is_printed(run: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -64,9 +63,9 @@ def test_a_device_that_is_not_there_is_refused(run: Path, capsys: Any, device: s
 
 
 def test_precision_is_float32_except_on_cuda() -> None:
-    assert model_loader.choose_dtype("auto", torch.device("cuda")) is torch.bfloat16
-    assert model_loader.choose_dtype("auto", torch.device("mps")) is torch.float32
-    assert model_loader.choose_dtype("bf16", torch.device("cpu")) is torch.bfloat16
+    assert loading.choose_dtype("auto", torch.device("cuda")) is torch.bfloat16
+    assert loading.choose_dtype("auto", torch.device("mps")) is torch.float32
+    assert loading.choose_dtype("bf16", torch.device("cpu")) is torch.bfloat16
 
 
 def test_an_unproven_device_is_compared_with_the_cpu(
@@ -85,13 +84,13 @@ def test_a_device_that_computes_something_else_is_refused(
     run: Path, capsys: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(packs, "UNPROVEN_DEVICES", ("cpu",))
-    plain = model_loader.moved
+    plain = residuals.on_device
 
     def altered(loaded: Any, device: torch.device) -> Any:
         loaded.blocks[1].mlp.down_proj.weight.mul_(1.5)
         return plain(loaded, device)
 
-    monkeypatch.setattr(model_loader, "moved", altered)
+    monkeypatch.setattr(residuals, "on_device", altered)
     assert extract(run, "--device", "cpu") == 1
     assert "its vectors differ from the CPU's (smallest cosine 0." in capsys.readouterr().err
     assert not list((run / "activations").rglob("plan.json"))
@@ -100,11 +99,11 @@ def test_a_device_that_computes_something_else_is_refused(
 def test_moving_a_model_is_undone_when_the_work_fails() -> None:
     from tests.conftest import byte_tokenizer, tiny_model
 
-    loaded = model_loader.wrap(
+    loaded = loading.wrap(
         tiny_model("llama", 0), byte_tokenizer(), torch.device("cpu"), torch.float32
     )
     with pytest.raises(ValueError, match="stop"), \
-         model_loader.moved(loaded, torch.device("cpu")):  # fmt: skip
+         residuals.on_device(loaded, torch.device("cpu")):  # fmt: skip
         raise ValueError("stop")
     assert loaded.device == torch.device("cpu")
 
@@ -114,7 +113,7 @@ def test_moving_a_model_is_undone_when_the_work_fails() -> None:
 
 def readme_suite() -> str:
     """Return the TOML that README shows under "Your own model and language"."""
-    text = (study.ROOT / "README.md").read_text("utf-8")
+    text = (project.ROOT / "README.md").read_text("utf-8")
     section = text.split("## Your own model and language")[1].split("\n## ")[0]
     return section.split("```toml\n")[1].split("```")[0]
 
@@ -126,11 +125,11 @@ def test_readmes_own_suite_runs_on_a_folder_and_a_hub_repository(tmp_path: Path)
     (tmp_path / "pairs.json").rename(tmp_path / "my_pairs.json")
     suite = tmp_path / "mine.toml"
     suite.write_text(readme_suite(), "utf-8")
-    loaded = study.load_suite(str(suite))
+    loaded = suites.load_suite(str(suite))
     local, tuned = loaded.variant("base"), loaded.variant("tuned")
     assert local.path is not None
     assert tuned.repo is not None
-    save_tiny(study.resolve(local.path), "llama", seed=1)
+    save_tiny(suites.resolve_path(local.path), "llama", seed=1)
     script = (
         "import sys, build_stimuli, batch_runner\n"
         "suite, run = sys.argv[1:]\n"
@@ -142,12 +141,12 @@ def test_readmes_own_suite_runs_on_a_folder_and_a_hub_repository(tmp_path: Path)
         hub.repos[tuned.repo] = loopback_hub.Repo(save_tiny(tmp_path / "tuned", "llama", seed=2))
         commit = hub.repos[tuned.repo].commit
         done = subprocess.run(
-            [sys.executable, "-c", script, str(suite), str(tmp_path / "run")], cwd=study.ROOT,
+            [sys.executable, "-c", script, str(suite), str(tmp_path / "run")], cwd=project.ROOT,
             env=loopback_hub.client_environment(hub.url, tmp_path / "hf"), capture_output=True,
             text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    manifest = artifacts.load_manifest(study.RunPaths(tmp_path / "run").manifest)
+    manifest = stimuli.load_manifest(run_folder.RunPaths(tmp_path / "run").manifest)
     assert len(manifest.suite.languages) == 3
     assert len(manifest.metadata["concepts"]) == len(TERMS) == 5
     for variant in ("base", "tuned"):
@@ -155,7 +154,7 @@ def test_readmes_own_suite_runs_on_a_folder_and_a_hub_repository(tmp_path: Path)
         job = runner.Job(manifest, manifest.suite.variant(variant), folder)
         assert runner.finished(job)
     plan = json.loads((folder / "plan.json").read_text("utf-8"))
-    assert plan["source"] == {"role": "regional", "repo": tuned.repo, "revision": commit}
+    assert plan["inputs"]["source"] == {"role": "regional", "repo": tuned.repo, "revision": commit}
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,17 @@ from typing import Any
 
 import pytest
 
-import artifacts
 import build_stimuli
-import parallel_corpus
-import study
+from aya_probes import corpora as parallel_corpus
+from aya_probes import errors, probes, project, run_folder, stimuli, suites
 from tests.conftest import write_study
 
-PROBES = study.ROOT / "data" / "concept_probes.json"
-MINI = study.load_suite("mini")
+PROBES = project.ROOT / "data" / "concept_probes.json"
+MINI = suites.load_suite("mini")
 
 
 def test_committed_probes_are_20_concepts_in_10_languages_and_3_wordings() -> None:
-    concepts = artifacts.load_probes(PROBES)
+    concepts = probes.load_probes(PROBES)
     assert [c.id for c in concepts] == [f"C{n:02d}" for n in range(1, 21)]
     for concept in concepts:
         assert set(concept.sentences) == set(MINI.languages)
@@ -30,15 +29,15 @@ def test_committed_probes_are_20_concepts_in_10_languages_and_3_wordings() -> No
 
 
 def test_every_term_has_a_named_source() -> None:
-    with (study.ROOT / "data" / "concept_sources.csv").open(encoding="utf-8") as handle:
+    with (project.ROOT / "data" / "concept_sources.csv").open(encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
-    terms = {(c.id, code): c.terms[code] for c in artifacts.load_probes(PROBES) for code in c.terms}
+    terms = {(c.id, code): c.terms[code] for c in probes.load_probes(PROBES) for code in c.terms}
     assert {(r["concept_id"], r["language"]): r["term"] for r in rows} == terms
     assert all(row["sources"] for row in rows)
 
 
 def test_committed_perturbations_have_parents_and_cover_the_categories() -> None:
-    pairs, lexicons = artifacts.load_perturbations(study.ROOT / "data" / "perturbations.json")
+    pairs, lexicons = probes.load_perturbations(project.ROOT / "data" / "perturbations.json")
     counts = {c: sum(p.category == c for p in pairs) for c in {p.category for p in pairs}}
     assert len(counts) == 5
     assert min(counts.values()) >= 8
@@ -48,9 +47,9 @@ def test_committed_perturbations_have_parents_and_cover_the_categories() -> None
 def test_mini_manifest_is_deterministic(tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert build_stimuli.main(["--run-dir", str(tmp_path / name)]) == 0
-    first = study.RunPaths(tmp_path / "a").manifest
-    assert first.read_bytes() == study.RunPaths(tmp_path / "b").manifest.read_bytes()
-    manifest = artifacts.load_manifest(first)
+    first = run_folder.RunPaths(tmp_path / "a").manifest
+    assert first.read_bytes() == run_folder.RunPaths(tmp_path / "b").manifest.read_bytes()
+    manifest = stimuli.load_manifest(first)
     assert manifest.metadata["counts"]["probe"] == 600
     assert manifest.metadata["corpus"]["items"] >= 250
     assert len(manifest.metadata["corpus"]["kinds"]) >= 4
@@ -62,7 +61,7 @@ def flores(tmp_path: Path) -> Path:
     folder = tmp_path / "flores" / "devtest"
     folder.mkdir(parents=True)
     for code in MINI.languages:
-        name = study.load_languages()[code].flores
+        name = suites.load_languages()[code].flores
         (folder / f"{name}.devtest").write_text(f"one {code}\ntwo {code}\n", encoding="utf-8")
     return folder.parent
 
@@ -73,7 +72,7 @@ def build(tmp_path: Path, *flags: str) -> int:
 
 def test_flores_folder_is_aligned_by_line(tmp_path: Path, flores: Path) -> None:
     assert build(tmp_path, "--suite", "mini-flores", "--flores-dir", str(flores)) == 0
-    manifest = artifacts.load_manifest(study.RunPaths(tmp_path / "run").manifest)
+    manifest = stimuli.load_manifest(run_folder.RunPaths(tmp_path / "run").manifest)
     second = {s.text for s in manifest.stimuli if s.item_id == "devtest-0002"}
     assert second == {f"two {code}" for code in MINI.languages}
 
@@ -150,16 +149,16 @@ def test_suite_files_from_strangers_are_checked(tmp_path: Path, capsys: Any) -> 
 )
 def test_broken_manifests_are_refused(tmp_path: Path, change: Any, message: str) -> None:
     assert build(tmp_path, "--limit", "2") == 0
-    path = study.RunPaths(tmp_path / "run").manifest
+    path = run_folder.RunPaths(tmp_path / "run").manifest
     raw = json.loads(path.read_text("utf-8"))
     change(raw)
     path.write_text(json.dumps(raw), encoding="utf-8")
-    with pytest.raises(study.StudyError, match=message):
-        artifacts.load_manifest(path)
+    with pytest.raises(errors.StudyError, match=message):
+        stimuli.load_manifest(path)
 
 
 def test_cldr_refuses_a_language_it_does_not_have() -> None:
-    with pytest.raises(study.StudyError, match="CLDR has no language"):
+    with pytest.raises(errors.StudyError, match="CLDR has no language"):
         parallel_corpus.load_cldr(["en", "qqq"], "en")
 
 

@@ -10,21 +10,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import artifacts
 import concept_alignment
-import study
-from artifacts import Manifest, Stimulus
-from benchmarks import planted
-from benchmarks.planted_run import write_activations
+from aya_probes import project, results, run_folder, stimuli, suites
+from aya_probes.planted import vectors as planted
+from aya_probes.planted.run import write_activations
+from aya_probes.stimuli import Manifest, Stimulus
 
 LANGUAGES = ("en", "hi", "sw", "fr", "ta", "am")
 N, K = 16, 2
 SHARED = planted.strength(np.array([0, 0, 0.4, 0.4, 0.4, 0.4, 0, 0, 0, 0]))  # rows 0..8, norm
 VARIANTS = {
-    "base": study.Variant("base", "base", path="x"),
-    "global": study.Variant("global", "control", path="x"),
-    "fire": study.Variant("fire", "regional", path="x", targets=("hi", "ta")),
-    "untrained": study.Variant("untrained", "untrained", path="x"),
+    "base": suites.Variant("base", "base", path="x"),
+    "global": suites.Variant("global", "control", path="x"),
+    "fire": suites.Variant("fire", "regional", path="x", targets=("hi", "ta")),
+    "untrained": suites.Variant("untrained", "untrained", path="x"),
 }
 STRENGTH = {
     "base": SHARED,
@@ -36,7 +35,7 @@ STRENGTH = {
 
 def build(folder: Path, variants: tuple[str, ...] = tuple(VARIANTS), change: Any = None) -> Path:
     """Write a run of planted activations; ``change(variant, language, vectors)`` may alter them."""
-    suite = study.Suite(
+    suite = suites.Suite(
         "planted", "en", LANGUAGES, "cldr", tuple(VARIANTS[name] for name in VARIANTS)
     )
     probes = tuple(
@@ -46,13 +45,13 @@ def build(folder: Path, variants: tuple[str, ...] = tuple(VARIANTS), change: Any
         for k in range(1, K + 1)
     )
     metadata = {
-        "schema_version": study.SCHEMA_VERSION,
+        "schema_version": project.SCHEMA_VERSION,
         "corpus": {},
         "concepts": {f"C{c:02d}": f"concept {c}" for c in range(1, N + 1)},
     }
-    paths = study.RunPaths(folder)
-    artifacts.save_manifest(paths.manifest, Manifest(suite, metadata, probes))
-    manifest = artifacts.load_manifest(paths.manifest)
+    paths = run_folder.RunPaths(folder)
+    stimuli.save_manifest(paths.manifest, Manifest(suite, metadata, probes))
+    manifest = stimuli.load_manifest(paths.manifest)
     for name in variants:
         table: dict[str, np.ndarray] = {}
         for position, code in enumerate(LANGUAGES):
@@ -93,7 +92,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def whole(run: Path) -> Any:
-    table: Any = pd.read_csv(study.RunPaths(run).commitment, dtype=str, keep_default_na=False)
+    table: Any = pd.read_csv(run_folder.RunPaths(run).commitment, dtype=str, keep_default_na=False)
     return table[table["concept_id"] == "ALL"].set_index(["variant", "language"])
 
 
@@ -111,7 +110,7 @@ def test_planted_layers_are_found_in_every_language_and_not_in_the_untrained(run
 
 
 def test_every_pair_has_both_p_values_and_the_norm_stands_apart(run: Path) -> None:
-    curves = artifacts.load_curves(study.RunPaths(run).curves)
+    curves = results.load_curves(run_folder.RunPaths(run).curves)
     pairs = curves["pairs"]["concept"]["base"]
     assert len(pairs) == len(LANGUAGES) * (len(LANGUAGES) - 1) // 2
     for entry in pairs.values():
@@ -126,7 +125,7 @@ def test_every_pair_has_both_p_values_and_the_norm_stands_apart(run: Path) -> No
 
 
 def test_a_planted_regional_gain_is_called_in_its_languages_only(run: Path) -> None:
-    table: Any = pd.read_csv(study.RunPaths(run).contrasts)
+    table: Any = pd.read_csv(run_folder.RunPaths(run).contrasts)
     region = table[table.contrast == "region: fire - global"].set_index("language")
     assert (region.loc[["hi", "ta"]].p_holm <= 0.05).all()
     assert (region.loc[["hi", "ta"]].lower > 0).all()
@@ -142,7 +141,7 @@ def test_a_planted_regional_gain_is_called_in_its_languages_only(run: Path) -> N
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     run: Path, tmp_path: Path
 ) -> None:
-    paths = study.RunPaths(run)
+    paths = run_folder.RunPaths(run)
     before = {p.name: p.read_bytes() for p in paths.results.iterdir()}
     assert analyse(run) == 0
     assert {p.name: p.read_bytes() for p in paths.results.iterdir()} == before
@@ -169,9 +168,9 @@ def test_identical_inputs_are_withheld_and_counted(tmp_path: Path, capsys: Any) 
     assert table.loc[("base", "fr")].commitment_layer == ""
     assert table.loc[("base", "fr")].identical_input == "0.25"
     assert table.loc[("base", "hi")].status == "committed"
-    curves = artifacts.load_curves(study.RunPaths(run).curves)
+    curves = results.load_curves(run_folder.RunPaths(run).curves)
     assert curves["shape"]["base"]["fr"]["label"] == "UNTESTABLE"
-    contrasts: Any = pd.read_csv(study.RunPaths(run).contrasts)
+    contrasts: Any = pd.read_csv(run_folder.RunPaths(run).contrasts)
     assert "fr" not in set(contrasts.language)
 
 
@@ -188,13 +187,13 @@ def test_constant_and_zero_vectors_are_null_and_named(tmp_path: Path, capsys: An
     error = capsys.readouterr().err
     assert "concept on span_mean is undefined" in error
     assert "row 4, 5 of base: sw" in error
-    curves = artifacts.load_curves(study.RunPaths(run).curves)
+    curves = results.load_curves(run_folder.RunPaths(run).curves)
     entry = curves["measures"]["span_mean"]["concept"]["base"]["sw"]
     for name in ("mean", "lower", "upper", "p", "p_joint"):
         assert [entry[name][row] for row in (4, 5)] == [None, None]
         assert entry[name][3] is not None
     assert curves["shape"]["base"]["sw"]["label"] == "UNDEFINED"
-    assert json.loads(study.RunPaths(run).curves.read_text("utf-8"))  # no bare NaN
+    assert json.loads(run_folder.RunPaths(run).curves.read_text("utf-8"))  # no bare NaN
 
 
 @pytest.mark.parametrize(
@@ -210,7 +209,7 @@ def test_few_concepts_are_computed_without_inference(
     names = ",".join(f"C{c:02d}" for c in range(1, count + 1))
     assert analyse(copy, "--concepts", names) == 0
     assert withheld in capsys.readouterr().err
-    curves = artifacts.load_curves(study.RunPaths(copy).curves)
+    curves = results.load_curves(run_folder.RunPaths(copy).curves)
     entry = curves["measures"]["span_mean"]["concept"]["base"]["hi"]
     assert entry["mean"][3] > 0
     assert (entry["p"] is None) == (count < 4)
@@ -226,7 +225,7 @@ def test_a_missing_variant_is_left_out_by_name(tmp_path: Path, capsys: Any) -> N
     error = capsys.readouterr().err
     assert "variant global has no activations" in error
     assert "--variants global" in error
-    table: Any = pd.read_csv(study.RunPaths(run).contrasts)
+    table: Any = pd.read_csv(run_folder.RunPaths(run).contrasts)
     assert set(table.contrast.str.split(":").str[0]) == {"region", "specificity"}
     assert analyse(run, "--variants", "base,global") == 1
     assert "global/plan.json: missing" in capsys.readouterr().err

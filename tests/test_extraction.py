@@ -14,12 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 from hypothesis.extra import numpy as arrays
 
-import artifacts
 import batch_runner
 import build_stimuli
-import study
-from artifacts import Stimulus
-from extraction import encoding, packs, runner, shard_writer, store
+from aya_probes import errors, run_folder, stimuli
+from aya_probes.extraction import encoding, packs, poolings, runner, shard_writer, store
+from aya_probes.stimuli import Stimulus
 from tests.conftest import byte_tokenizer, save_tiny, write_study
 
 
@@ -122,7 +121,7 @@ def test_a_changed_plan_is_refused_until_overwrite(
 def test_loading_checks_plan_manifest_and_content(tmp_path: Path, tiny_suite: Path) -> None:
     run = build(tmp_path, tiny_suite)
     assert extract(run, "--variants", "base") == 0
-    manifest = artifacts.load_manifest(study.RunPaths(run).manifest)
+    manifest = stimuli.load_manifest(run_folder.RunPaths(run).manifest)
     folder = run / "activations" / "base"
     loaded = store.open_activations(folder, manifest.sha256)
     names = [s.stimulus_id for s in manifest.stimuli]
@@ -130,15 +129,15 @@ def test_loading_checks_plan_manifest_and_content(tmp_path: Path, tiny_suite: Pa
     assert taken.shape == (len(names), 6, 32)
     np.testing.assert_array_equal(loaded.take("content_mean", names[::-1]), taken[::-1])
     without = next(s.stimulus_id for s in manifest.stimuli if s.span is None)
-    with pytest.raises(study.StudyError, match=f"{without} has no span_mean vector"):
+    with pytest.raises(errors.StudyError, match=f"{without} has no span_mean vector"):
         loaded.take("span_mean", [without])
-    with pytest.raises(study.StudyError, match="another data/stimulus_manifest"):
+    with pytest.raises(errors.StudyError, match="another data/stimulus_manifest"):
         store.open_activations(folder, "0" * 64)
     shard = store.shard_path(folder, 0)
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(study.StudyError, match="altered on disk"):
+    with pytest.raises(errors.StudyError, match="altered on disk"):
         store.open_activations(folder, manifest.sha256)
 
 
@@ -159,7 +158,7 @@ def test_bad_weights_stop_the_self_check_and_name_the_place(
     run = build(tmp_path, write_study(tmp_path, {"base": {"path": "model", "role": "base"}}))
     assert extract(run) == 1
     message = capsys.readouterr().err
-    texts = artifacts.load_manifest(study.RunPaths(run).manifest).stimuli
+    texts = stimuli.load_manifest(run_folder.RunPaths(run).manifest).stimuli
     shortest = min(texts, key=lambda s: (len(s.text.encode()), s.stimulus_id))
     place = f"variant base: stimulus {shortest.stimulus_id}: row 3 holds NaN or infinity"
     assert place in message
@@ -172,7 +171,7 @@ def test_one_bad_text_is_named_and_not_its_neighbours_in_the_pack(
 ) -> None:
     folder = save_tiny(tmp_path / "model")
     run = build(tmp_path, write_study(tmp_path, {"base": {"path": "model", "role": "base"}}))
-    texts = artifacts.load_manifest(study.RunPaths(run).manifest).stimuli
+    texts = stimuli.load_manifest(run_folder.RunPaths(run).manifest).stimuli
     encoded = [encoding.encode(byte_tokenizer(), stimulus) for stimulus in texts]
     checked = {token for item in packs._mixed_lengths(encoded) for token in item.token_ids}
     users: dict[int, list[str]] = {}  # texts by token, of the tokens that the self-check misses
@@ -221,7 +220,7 @@ def test_a_shard_is_written_while_the_next_is_computed(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(store, "save_shard", slow_write)
     pack = [encoding.encode(byte_tokenizer(), Stimulus("s", "probe", "C", 1, "en", "eye", (0, 3)))]
-    vectors = (np.ones((3, 1, len(study.POOLINGS), 8)), np.ones((3, 1)))
+    vectors = (np.ones((3, 1, len(poolings.POOLINGS), 8)), np.ones((3, 1)))
     with shard_writer.ShardWriter(tmp_path, "sha") as writer:
         writer.add(pack, *vectors)
         writer.save(0)  # returns although the write has not ended
@@ -279,8 +278,8 @@ def test_cuda_gives_the_vectors_of_the_cpu(tmp_path: Path, tiny_suite: Path) -> 
         run = build(tmp_path / device, tiny_suite)
         line = ["--local", "--run-dir", str(run), "--variants", "base", "--dtype", "float32"]
         assert batch_runner.main([*line, "--device", device]) == 0
-        manifest = artifacts.load_manifest(study.RunPaths(run).manifest)
-        folder = store.variant_dir(study.RunPaths(run), "base")
+        manifest = stimuli.load_manifest(run_folder.RunPaths(run).manifest)
+        folder = store.variant_dir(run_folder.RunPaths(run), "base")
         names = [stimulus.stimulus_id for stimulus in manifest.stimuli]
         loaded = store.open_activations(folder, manifest.sha256)
         vectors[device] = loaded.take("content_mean", names).astype(np.float64)

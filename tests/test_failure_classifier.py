@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import alignment_stats as st
-import artifacts
 import failure_classifier as fc
-import study
-from benchmarks.planted_run import write_activations
-from extraction import store
+from aya_probes import stimuli, suites
+from aya_probes.alignment import measures
+from aya_probes.extraction import store
+from aya_probes.planted.run import write_activations
 
 LANGUAGES = ("en", "hi", "sw")
 
@@ -99,17 +98,17 @@ def test_chosen_cases_are_distinct_and_balanced() -> None:
         assert sum(c["category"] == category for c in chosen) >= fc.N_PER_CATEGORY
 
 
-def small_study(folder: Path) -> tuple[artifacts.Manifest, store.Activations]:
+def small_study(folder: Path) -> tuple[stimuli.Manifest, store.Activations]:
     """Random vectors of 6 concepts x 2 wordings in two languages, and one perturbed text."""
-    suite = study.Suite("tiny", "en", ("en", "hi"), "cldr", (study.Variant("base", "base"),))
+    suite = suites.Suite("tiny", "en", ("en", "hi"), "cldr", (suites.Variant("base", "base"),))
     probes = [
-        artifacts.Stimulus(f"C{c:02d}-{code}-{k}", "probe", f"C{c:02d}", k, code, "text", None)
+        stimuli.Stimulus(f"C{c:02d}-{code}-{k}", "probe", f"C{c:02d}", k, code, "text", None)
         for code in suite.languages
         for c in range(1, 7)
         for k in (1, 2)
     ]
-    case = artifacts.Stimulus("X", "perturbation", "C03", 2, "hi", "text", None, "C03-hi-2")
-    manifest = artifacts.Manifest(suite, {}, (*probes, case))
+    case = stimuli.Stimulus("X", "perturbation", "C03", 2, "hi", "text", None, "C03-hi-2")
+    manifest = stimuli.Manifest(suite, {}, (*probes, case))
     rng = np.random.default_rng(0)
     vectors = {s.stimulus_id: rng.normal(size=(6, 8)) for s in manifest.stimuli}  # norm last
     return manifest, write_activations(
@@ -121,12 +120,12 @@ def test_effect_is_the_alignment_of_the_grid_with_the_text_put_in(tmp_path: Path
     manifest, loaded = small_study(tmp_path)
     effects = fc.variant_effects(manifest, loaded, manifest.stimuli[-1:], {"hi": 3}, seed=0)
     grid = {c: loaded.take("content_mean", fc.probe_grid(manifest, c)[0]) for c in ("en", "hi")}
-    pivot, hindi = (st.unit(grid[c] - grid[c].mean(0))[1::2, 1:5] for c in ("en", "hi"))
+    pivot, hindi = (measures.unit(grid[c] - grid[c].mean(0))[1::2, 1:5] for c in ("en", "hi"))
     changed = hindi.copy()
     text = loaded.take("content_mean", ["X"])[0] - grid["hi"].mean(0)
-    changed[2] = st.unit(text)[1:5]
+    changed[2] = measures.unit(text)[1:5]
     before, after = (
-        st.alignment(np.einsum("irh,jrh->rij", pivot, other))[:, 2].mean()
+        measures.alignment(np.einsum("irh,jrh->rij", pivot, other))[:, 2].mean()
         for other in (hindi, changed)
     )
     assert effects.value[0] == pytest.approx(after - before)

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-import artifacts
-import study
-from extraction import store
+from aya_probes import errors, files, probes, results, stimuli, suites
+from aya_probes.extraction import store
+from aya_probes.extraction.plan import load_plan
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 FUZZ = settings(
@@ -85,43 +85,43 @@ def refusal(load: Callable[[], Any]) -> str | None:
     """Return the message of a clear error, None if the value is valid; a crash goes through."""
     try:
         load()
-    except study.StudyError as error:
+    except errors.StudyError as error:
         return str(error)
     return None
 
 
 def load_manifest_again(path: Path) -> Any:
     """A manifest that loads can be written, hashed and turned into a suite again."""
-    manifest = artifacts.load_manifest(path)
+    manifest = stimuli.load_manifest(path)
     assert len(manifest.sha256) == 64
-    artifacts.save_manifest(path, manifest)
-    assert artifacts.load_manifest(path) == manifest
+    stimuli.save_manifest(path, manifest)
+    assert stimuli.load_manifest(path) == manifest
     return manifest
 
 
 def load_probes_again(path: Path) -> Any:
-    concepts = artifacts.load_probes(path)
-    artifacts.canonical_json([asdict(concept) for concept in concepts]).encode()
+    concepts = probes.load_probes(path)
+    files.canonical_json([asdict(concept) for concept in concepts]).encode()
     return [s.span for c in concepts for row in c.sentences.values() for s in row]
 
 
 def load_plan_again(path: Path) -> Any:
     """A plan that loads can be walked the way the stages walk it."""
-    plan = store.load_plan(path.parent)
-    for shard in plan["shards"]:
-        assert {name for pack in shard["packs"] for name in pack} >= set(shard["span_ids"])
-    assert [*plan["source"], *plan["versions"], *plan["rows"]]
-    return store.missing_shards(path.parent, plan), artifacts.digest(plan)
+    plan = load_plan(path.parent)
+    for shard in plan.shards:
+        assert set(shard.ids) >= set(shard.span_ids)
+    assert [*plan.inputs.source, *plan.versions, *plan.layers]
+    return store.missing_shards(path.parent, plan), plan.sha256
 
 
 JSON_LOADERS: dict[str, tuple[str, Loader]] = {
     "load_manifest": ("data/stimulus_manifest.json", load_manifest_again),
     "load_plan": ("activations/base/plan.json", load_plan_again),
-    "load_curves": ("results/alignment_curves.json", artifacts.load_curves),
-    "load_edge_cases": ("p1_edge_cases.json", artifacts.load_edge_cases),
-    "load_json": ("results/token_audit.json", lambda path: artifacts.load_json(path, "make")),
+    "load_curves": ("results/alignment_curves.json", results.load_curves),
+    "load_edge_cases": ("p1_edge_cases.json", results.load_edge_cases),
+    "load_json": ("results/token_audit.json", lambda path: files.load_json(path, "make")),
     "load_probes": ("probes.json", load_probes_again),
-    "load_perturbations": ("pairs.json", artifacts.load_perturbations),
+    "load_perturbations": ("pairs.json", probes.load_perturbations),
 }
 
 
@@ -166,7 +166,7 @@ def test_json_loaders(
 
 
 def load_text_table(path: Path) -> None:
-    table = artifacts.load_csv(path, artifacts.COMMITMENT_COLUMNS, "make")
+    table = files.load_csv(path, results.COMMITMENT_COLUMNS, "make")
     assert all(isinstance(cell, str) for cell in table.to_numpy().ravel())
 
 
@@ -189,7 +189,7 @@ def test_csv_loader(tiny_run: Path, tmp_path: Path) -> None:
 def test_shard_loader(tiny_run: Path, tmp_path: Path) -> None:
     folder = tiny_run / "activations/base"
     good = store.shard_path(folder, 0).read_bytes()
-    sha = artifacts.digest(store.load_plan(folder))
+    sha = load_plan(folder).sha256
     path = tmp_path / "shard-00000.safetensors"
     header = 8 + int.from_bytes(good[:8], "little")
 
@@ -209,13 +209,13 @@ def test_shard_loader(tiny_run: Path, tmp_path: Path) -> None:
     attempt()
 
 
-def same_again(suite: study.Suite) -> None:
-    assert study.Suite.from_dict(suite.to_dict(), "again") == suite
+def same_again(suite: suites.Suite) -> None:
+    assert suites.Suite.from_dict(suite.to_dict(), "again") == suite
 
 
 @pytest.mark.fault("`load_suite` on damaged TOML", "a valid value or a clear error")
 def test_suite_loader(tmp_path: Path) -> None:
-    good = (study.SUITE_DIR / "tiny-aya.toml").read_text("utf-8").encode()
+    good = (suites.SUITE_DIR / "tiny-aya.toml").read_text("utf-8").encode()
     path = tmp_path / "mine.toml"
     pieces = some.sampled_from(
         [b"[", b"]", b'"', b"=", b"[[variants.base]]", b"languages = [1, {}]\n", b"\x00", b"\xff",
@@ -227,7 +227,7 @@ def test_suite_loader(tmp_path: Path) -> None:
     @given(some.integers(0, len(good)), pieces | some.binary(max_size=20), some.integers(0, 40))
     def attempt(start: int, noise: bytes, length: int) -> None:
         path.write_bytes(good[:start] + noise + good[start + length :])
-        message = refusal(lambda: same_again(study.load_suite(str(path))))
+        message = refusal(lambda: same_again(suites.load_suite(str(path))))
         assert message is None or path.name in message
 
     attempt()
@@ -235,7 +235,7 @@ def test_suite_loader(tmp_path: Path) -> None:
 
 @pytest.mark.fault("`Suite.from_dict` on damaged JSON", "a valid value or a clear error")
 def test_suite_from_a_manifest() -> None:
-    good = study.load_suite("tiny-aya").to_dict()
+    good = suites.load_suite("tiny-aya").to_dict()
 
     @FUZZ
     @given(some.data())
@@ -243,7 +243,7 @@ def test_suite_from_a_manifest() -> None:
         raw = damaged(draws.draw, good)
         if not isinstance(raw, dict):
             return
-        message = refusal(lambda: same_again(study.Suite.from_dict(raw, "manifest")))
+        message = refusal(lambda: same_again(suites.Suite.from_dict(raw, "manifest")))
         assert message is None or "manifest" in message
 
     attempt()

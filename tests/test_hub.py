@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-import artifacts
-import study
+from aya_probes import errors, project, run_folder, stimuli, suites
+from aya_probes.models import hub as hub_module
 from tests import loopback_hub
 from tests.conftest import LANGUAGES, save_tiny, write_study
 
 OWNER = "CohereLabs"
 FLORES = "openlanguagedata/flores_plus"
-CONFIGS = {code: row.flores for code, row in study.load_languages().items()}
+CONFIGS = {code: row.flores for code, row in suites.load_languages().items()}
 # One process runs many command lines: torch and the clients are imported once.
 WORKER = """
 import contextlib, io, json, os, sys
@@ -83,7 +83,7 @@ def environment(hub: loopback_hub.Hub, home: Path, **more: str) -> dict[str, str
 def worker(hub: loopback_hub.Hub, home: Path) -> Iterator[Worker]:
     process = subprocess.Popen(
         [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=environment(hub, home), cwd=study.ROOT,
+        env=environment(hub, home), cwd=project.ROOT,
     )  # fmt: skip
     made = Worker(process)
     suite, run = str(home / "tiny.toml"), str(home / "run")
@@ -128,7 +128,7 @@ def test_cold_then_warm_then_offline(hub: loopback_hub.Hub, home: Path, worker: 
     weights = [line for line in hub.log if line.startswith("GET cdn/")]
     assert len(weights) == 1
     plan = json.loads((home / "run/activations/base/plan.json").read_text("utf-8"))
-    assert plan["source"]["revision"] == hub.repos[f"{OWNER}/base"].commit
+    assert plan["inputs"]["source"]["revision"] == hub.repos[f"{OWNER}/base"].commit
     cold = shards(home, "base")
     hub.log.clear()
     code, error = extract(home, worker, "base", "--overwrite")
@@ -136,7 +136,7 @@ def test_cold_then_warm_then_offline(hub: loopback_hub.Hub, home: Path, worker: 
     assert not any(line.startswith("GET cdn/") for line in hub.log)
     assert shards(home, "base") == cold
     hub.log.clear()
-    line = [str(study.ROOT / "batch_runner.py"), "--local", "--run-dir", str(home / "run"),
+    line = [str(project.ROOT / "batch_runner.py"), "--local", "--run-dir", str(home / "run"),
             "--variants", "base,absent", "--overwrite", "--device", "cpu"]  # fmt: skip
     done = subprocess.run(
         [sys.executable, *line], env=environment(hub, home, HF_HUB_OFFLINE="1"), check=False,
@@ -245,14 +245,12 @@ def test_a_hub_that_goes_silent_in_the_weights(
 def test_a_failing_xet_transfer_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    import hub as hub_module
-
     def fails(*arguments: object, **options: object) -> None:
         raise RuntimeError("Data processing error: connection reset")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
     repository = hub_module.Repository("o/m", "variant base", "")
-    with pytest.raises(study.StudyError, match="connection reset; run again, the files fetched"):
+    with pytest.raises(errors.StudyError, match="connection reset; run again, the files fetched"):
         hub_module.fetch_model(repository, None, weights=True)
 
 
@@ -374,7 +372,7 @@ def flores(hub: loopback_hub.Hub, tmp_path: Path) -> Iterator[Path]:
     del hub.repos[FLORES]
 
 
-def stimuli(home: Path, worker: Worker, run: Path, token: str = "") -> tuple[int, str]:
+def build(home: Path, worker: Worker, run: Path, token: str = "") -> tuple[int, str]:
     line = ["--suite", str(home / "tiny.toml"), "--corpus", "flores", "--run-dir", str(run)]
     return worker.run("build_stimuli", *line, token=token)
 
@@ -386,24 +384,24 @@ def stimuli(home: Path, worker: Worker, run: Path, token: str = "") -> tuple[int
 def test_flores_plus_from_the_hub(
     hub: loopback_hub.Hub, home: Path, worker: Worker, flores: Path, tmp_path: Path
 ) -> None:
-    code, error = stimuli(home, worker, tmp_path / "run", loopback_hub.GRANTED)
+    code, error = build(home, worker, tmp_path / "run", loopback_hub.GRANTED)
     assert code == 0, error
-    manifest = artifacts.load_manifest(study.RunPaths(tmp_path / "run").manifest)
+    manifest = stimuli.load_manifest(run_folder.RunPaths(tmp_path / "run").manifest)
     third = {s.language: s.text for s in manifest.stimuli if s.item_id == "devtest-0003"}
     assert third == {code: f"devtest 2 {code}" for code in LANGUAGES}
     corpus = manifest.metadata["corpus"]
     assert corpus["revision"] == hub.repos[FLORES].commit
     assert corpus["items"] == 7
     assert len(corpus["sha256"]) == 64
-    line = [str(study.ROOT / "build_stimuli.py"), "--suite", str(home / "tiny.toml"),
+    line = [str(project.ROOT / "build_stimuli.py"), "--suite", str(home / "tiny.toml"),
             "--corpus", "flores", "--run-dir", str(tmp_path / "offline")]  # fmt: skip
     done = subprocess.run(
         [sys.executable, *line], env=environment(hub, home, HF_HUB_OFFLINE="1"), check=False,
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    again = study.RunPaths(tmp_path / "offline").manifest.read_bytes()
-    assert again == study.RunPaths(tmp_path / "run").manifest.read_bytes()
+    again = run_folder.RunPaths(tmp_path / "offline").manifest.read_bytes()
+    assert again == run_folder.RunPaths(tmp_path / "run").manifest.read_bytes()
 
 
 @pytest.mark.fault(
@@ -419,27 +417,27 @@ def test_flores_plus_refusals(
     path = flores / "devtest" / "hin_Deva.parquet"
     texts = [f"devtest {n} changed" for n in range(7)]  # another content: nothing is cached
     pd.DataFrame({"id": range(7), "text": texts}).to_parquet(path)
-    code, error = stimuli(home, worker, run)
+    code, error = build(home, worker, run)
     assert code == 1
     assert "accept its licence at https://huggingface.co/datasets/openlanguagedata" in error
     assert "--flores-dir PATH, or use --corpus cldr" in error
     pd.DataFrame({"id": range(1, 8), "text": texts}).to_parquet(path)
-    code, error = stimuli(home, worker, run, loopback_hub.GRANTED)
+    code, error = build(home, worker, run, loopback_hub.GRANTED)
     assert code == 1
     assert "the ids of hin_Deva and eng_Latn differ" in error
     for split in ("dev", "devtest"):
         pd.DataFrame({"id": range(7), "sentence": texts}).to_parquet(
             flores / split / "hin_Deva.parquet"
         )
-    code, error = stimuli(home, worker, run, loopback_hub.GRANTED)
+    code, error = build(home, worker, run, loopback_hub.GRANTED)
     assert code == 1
     assert "no column 'text'" in error
     path.write_bytes(path.read_bytes()[:-20] + b"x" * 20)
-    code, error = stimuli(home, worker, run, loopback_hub.GRANTED)
+    code, error = build(home, worker, run, loopback_hub.GRANTED)
     assert code == 1
     assert "Traceback" not in error
     del hub.repos[FLORES]
-    code, error = stimuli(home, worker, run, loopback_hub.GRANTED)
+    code, error = build(home, worker, run, loopback_hub.GRANTED)
     hub.repos[FLORES] = loopback_hub.Repo(flores, kind="dataset", gated=True)
     assert code == 1
     assert "does not exist" in error
@@ -465,6 +463,6 @@ def test_the_commands_of_readme_run_the_shipped_suite(
     assert code == 0, error
     for name in names:
         plan = json.loads((tmp_path / f"run/activations/{name}/plan.json").read_text("utf-8"))
-        assert plan["source"]["revision"] == hub.repos[f"{OWNER}/tiny-aya-{name}"].commit
+        assert plan["inputs"]["source"]["revision"] == hub.repos[f"{OWNER}/tiny-aya-{name}"].commit
     tokens = json.loads((tmp_path / "run/activations/fire/tokens.json").read_text("utf-8"))
     assert all(entry["bos"] for entry in tokens.values())

@@ -21,12 +21,12 @@ from typing import Any
 
 import pytest
 
-import artifacts
 import batch_runner
 import build_stimuli
 import modal_config
-import study
-from extraction import job_size, runner, store
+from aya_probes import errors, project, run_folder, stimuli, suites
+from aya_probes.extraction import job_size, modal_job, runner, store
+from aya_probes.extraction.plan import load_plan
 from tests import loopback_hub, loopback_modal
 from tests.conftest import save_tiny, write_study
 
@@ -50,7 +50,7 @@ class Service:
     def start(self, command: list[str], *flags: str) -> subprocess.Popen[str]:
         """Start a command line as a user does."""
         return subprocess.Popen(
-            [*command, "--run-dir", str(self.run_dir), *flags], cwd=study.ROOT, text=True,
+            [*command, "--run-dir", str(self.run_dir), *flags], cwd=project.ROOT, text=True,
             env=loopback_modal.client_environment(self.modal, self.home),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -64,7 +64,7 @@ class Service:
 
     def job(self, name: str) -> runner.Job:
         """Return a variant's job in the run folder."""
-        manifest = artifacts.load_manifest(study.RunPaths(self.run_dir).manifest)
+        manifest = stimuli.load_manifest(run_folder.RunPaths(self.run_dir).manifest)
         folder = self.run_dir / "activations" / name
         return runner.Job(manifest, manifest.suite.variant(name), folder)
 
@@ -150,7 +150,7 @@ def test_modal_run_takes_the_same_flags(service: Service) -> None:
     assert service.modal.rpcs.count("FunctionMap") == 1  # one call, two inputs
     for name in ("global", "gated"):
         assert runner.finished(service.job(name))
-        assert store.load_plan(service.job(name).folder)["token_budget"] == 99
+        assert load_plan(service.job(name).folder).token_budget == 99
     code, said = service.run(MODAL, "--variants", "global,gated")
     assert code == 0, said
     assert said.count("complete, skipped") == 2
@@ -199,14 +199,14 @@ def test_a_container_that_dies(service: Service) -> None:
 def test_what_a_body_raises_is_not_taken_for_a_fault_of_this_machine(
     service: Service, monkeypatch: Any
 ) -> None:
-    broken = "import artifacts; artifacts.parse_manifest = lambda *anything: 1 / 0\n"
+    broken = "from aya_probes import stimuli; stimuli.parse_manifest = lambda *anything: 1 / 0\n"
     monkeypatch.setattr(loopback_modal, "BEFORE_THE_BODY", broken)
     code, said = service.run(SCRIPT, "--variants", "other")
     assert code == 1
     assert "on Modal: ZeroDivisionError: division by zero" in said
     assert "Traceback" not in said
     full = OSError(errno.ENOSPC, "No space left on device", f"{modal_config.WEIGHTS_DIR}/hub/x")
-    monkeypatch.setattr(artifacts, "parse_manifest", raises(full))
+    monkeypatch.setattr(stimuli, "parse_manifest", raises(full))
     for name in ("weights_volume", "activations_volume"):
         monkeypatch.setattr(modal_config, name, NoVolume())
     found = batch_runner.extract_remote.local("{}", "base", {"device": "auto"})["error"]
@@ -231,7 +231,7 @@ def raises(error: Exception) -> Any:
 )
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, study.EXIT_INTERRUPTED), (signal.SIGTERM, study.EXIT_TERMINATED)],
+    [(signal.SIGINT, errors.EXIT_INTERRUPTED), (signal.SIGTERM, errors.EXIT_TERMINATED)],
 )
 def test_an_interrupt_stops_the_app(service: Service, number: int, code: int) -> None:
     service.modal.rpcs.clear()
@@ -252,7 +252,7 @@ def test_an_interrupt_stops_the_app(service: Service, number: int, code: int) ->
 
 def test_a_device_of_this_machine_is_refused_before_a_container_starts(service: Service) -> None:
     code, said = service.run(SCRIPT, "--device", "mps")
-    assert code == study.EXIT_USAGE
+    assert code == errors.EXIT_USAGE
     assert "--device mps: Modal computes on a GPU; add --local" in said
     assert service.modal.rpcs == []
 
@@ -282,10 +282,10 @@ def test_the_body_fails_at_once_without_cuda(service: Service, tmp_path: Path) -
     assert code == 1
     assert "no CUDA device in the container for --device auto: check --gpu" in said
     assert len(service.hub.log) == asked
-    manifest = artifacts.load_manifest(study.RunPaths(service.run_dir).manifest)
-    assert batch_runner.remote_device(manifest, "auto") == "cpu"  # its suite allows it
-    with pytest.raises(study.StudyError, match="no CUDA device"):
-        batch_runner.remote_device(manifest, "cuda")
+    manifest = stimuli.load_manifest(run_folder.RunPaths(service.run_dir).manifest)
+    assert modal_job.remote_device(manifest, "auto") == "cpu"  # its suite allows it
+    with pytest.raises(errors.StudyError, match="no CUDA device"):
+        modal_job.remote_device(manifest, "cuda")
 
 
 def test_an_unknown_gpu_lists_the_known_ones(service: Service, capsys: Any) -> None:
@@ -328,7 +328,7 @@ def test_a_token_is_multiplied_by_the_matrices_of_the_blocks(tied: bool, tmp_pat
     )
     model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(tmp_path)
-    found = job_size.describe_model(study.Variant("base", "base", path=str(tmp_path)), None)
+    found = job_size.describe_model(suites.Variant("base", "base", path=str(tmp_path)), None)
     blocks = sum(p.numel() for p in model.get_decoder().layers.parameters())
     assert found.matrix_weights == pytest.approx(blocks, rel=0.1)  # header and norms are in it
     assert found.rows == 4 + 2
@@ -346,13 +346,14 @@ def test_dry_run_says_what_is_unknown(tmp_path: Path, capsys: Any, monkeypatch: 
 
 def test_every_imported_module_of_the_project_is_shipped() -> None:
     code = (
-        "import sys, batch_runner, model_loader, pathlib\n"
+        "import sys, batch_runner, pathlib\n"
+        "from aya_probes.extraction import dry_run, local, modal_job\n"
         "root = pathlib.Path(batch_runner.__file__).parent\n"
         "files = [(n, getattr(m, '__file__', None)) for n, m in sys.modules.items()]\n"
         "print(*sorted({n.partition('.')[0] for n, file in files if file\n"
         "      and pathlib.Path(file).parent in (root, root / n.partition('.')[0])}))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=study.ROOT
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=project.ROOT
     )
     assert done.stdout.split() == sorted([*modal_config.MODULES, "batch_runner"])

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-import model_loader
-import study
-from artifacts import Stimulus
-from extraction import encoding, packed_attention, packs
+from aya_probes import errors, suites
+from aya_probes.extraction import encoding, packed_attention, packs, poolings
+from aya_probes.models import loading, residuals
+from aya_probes.stimuli import Stimulus
 from tests.conftest import TINY, byte_tokenizer, tiny_model
 
 TEXTS = [
@@ -24,13 +24,13 @@ TEXTS = [
 ]
 
 
-def load(kind: str) -> model_loader.LoadedModel:
-    return model_loader.wrap(
+def load(kind: str) -> residuals.LoadedModel:
+    return loading.wrap(
         tiny_model(kind, seed=1), byte_tokenizer(), torch.device("cpu"), torch.float32
     )
 
 
-def encode(loaded: model_loader.LoadedModel, text: str) -> encoding.Encoded:
+def encode(loaded: residuals.LoadedModel, text: str) -> encoding.Encoded:
     return encoding.encode(loaded.tokenizer, Stimulus(text, "probe", "C01", 1, "en", text, None))
 
 
@@ -38,8 +38,8 @@ def encode(loaded: model_loader.LoadedModel, text: str) -> encoding.Encoded:
 def test_rows_are_the_residual_stream_before_the_final_norm(kind: str) -> None:
     loaded = load(kind)
     ids = torch.tensor([encode(loaded, TEXTS[1]).token_ids])
-    with model_loader.capture(loaded, lambda hidden: hidden.clone()) as rows:
-        model_loader.forward(loaded, ids)
+    with residuals.capture(loaded, lambda hidden: hidden.clone()) as rows:
+        residuals.forward(loaded, ids)
     with torch.inference_mode():
         reference = loaded.causal_lm(ids, output_hidden_states=True, use_cache=False).hidden_states
     assert sorted(rows) == list(range(loaded.n_blocks + 2))
@@ -103,7 +103,7 @@ def test_models_that_cannot_be_packed_are_padded(kind: str) -> None:
              "mpt": {"d_model": 32, "n_layers": 4, "n_heads": 4}}  # fmt: skip
     config = AutoConfig.for_model(kind, vocab_size=259, pad_token_id=0, **sizes[kind])
     torch.manual_seed(0)
-    loaded = model_loader.wrap(
+    loaded = loading.wrap(
         AutoModelForCausalLM.from_config(config),
         byte_tokenizer(),
         torch.device("cpu"),
@@ -118,20 +118,20 @@ def test_models_that_cannot_be_packed_are_padded(kind: str) -> None:
 def test_a_model_that_cannot_even_be_padded_is_refused(monkeypatch: Any) -> None:
     loaded = load("llama")
     encoded = [encode(loaded, text) for text in TEXTS]
-    plain = model_loader.forward
+    plain = residuals.forward
 
     def first_text_only(loaded: Any, ids: torch.Tensor, **kwargs: Any) -> None:
         plain(loaded, ids[:1].expand_as(ids).contiguous(), **kwargs)
 
-    monkeypatch.setattr(model_loader, "forward", first_text_only)
+    monkeypatch.setattr(residuals, "forward", first_text_only)
     monkeypatch.setattr(packed_attention, "texts", one_long_text)
-    with pytest.raises(study.StudyError, match="variant base: self-check failed"):
+    with pytest.raises(errors.StudyError, match="variant base: self-check failed"):
         packs.can_pack(loaded, encoded, "base")
 
 
 def test_hooks_are_removed_when_the_forward_fails() -> None:
     loaded = load("llama")
-    with pytest.raises(RuntimeError), model_loader.capture(loaded, lambda hidden: hidden):
+    with pytest.raises(RuntimeError), residuals.capture(loaded, lambda hidden: hidden):
         raise RuntimeError("stop")
     assert not loaded.final_norm._forward_hooks
     assert not any(block._forward_hooks for block in loaded.blocks)
@@ -140,19 +140,19 @@ def test_hooks_are_removed_when_the_forward_fails() -> None:
 # --- five silent traps: each is shown to change the vectors, and ours to be free of it ---------
 
 
-def rows_of(loaded: model_loader.LoadedModel, **inputs: Any) -> torch.Tensor:
+def rows_of(loaded: residuals.LoadedModel, **inputs: Any) -> torch.Tensor:
     """Run the decoder as one does by hand; returns ``[row, batch, tokens, hidden]``."""
-    with model_loader.capture(loaded, lambda h: h.clone()) as rows, torch.inference_mode():
+    with residuals.capture(loaded, lambda h: h.clone()) as rows, torch.inference_mode():
         loaded.decoder(**inputs)
     return torch.stack([rows[row] for row in sorted(rows)])
 
 
-def alone(loaded: model_loader.LoadedModel, item: encoding.Encoded) -> torch.Tensor:
+def alone(loaded: residuals.LoadedModel, item: encoding.Encoded) -> torch.Tensor:
     """Return the rows of one text by itself ``[row, tokens, hidden]``."""
     return rows_of(loaded, input_ids=torch.tensor([item.token_ids]), use_cache=False)[:, 0]
 
 
-def pack_of_two(loaded: model_loader.LoadedModel) -> tuple[list[encoding.Encoded], dict[str, Any]]:
+def pack_of_two(loaded: residuals.LoadedModel) -> tuple[list[encoding.Encoded], dict[str, Any]]:
     """Return two texts and the inputs of their pack: one row, position ids that restart."""
     pair = [encode(loaded, TEXTS[0]), encode(loaded, TEXTS[1])]
     ids = torch.tensor([pair[0].token_ids + pair[1].token_ids])
@@ -160,7 +160,7 @@ def pack_of_two(loaded: model_loader.LoadedModel) -> tuple[list[encoding.Encoded
     return pair, {"input_ids": ids, "position_ids": positions}
 
 
-def assert_ours_is_free(loaded: model_loader.LoadedModel, items: list[encoding.Encoded]) -> None:
+def assert_ours_is_free(loaded: residuals.LoadedModel, items: list[encoding.Encoded]) -> None:
     for packed in (True, False):
         pooled, _ = packs.pool_pack(loaded, items, packed=packed)
         for text, item in enumerate(items):
@@ -170,7 +170,7 @@ def assert_ours_is_free(loaded: model_loader.LoadedModel, items: list[encoding.E
             np.testing.assert_allclose(pooled[:, text, LAST], last, rtol=1e-4, atol=1e-5)
 
 
-CONTENT, LAST = study.POOLINGS.index("content_mean"), study.POOLINGS.index("last")
+CONTENT, LAST = poolings.POOLINGS.index("content_mean"), poolings.POOLINGS.index("last")
 
 
 @pytest.mark.parametrize(
@@ -197,10 +197,10 @@ def test_packed_texts_take_no_mask() -> None:
     loaded = load("llama")
     ids = torch.zeros(1, 4, dtype=torch.long)
     with pytest.raises(ValueError, match="no attention mask"):
-        model_loader.forward(loaded, ids, position_ids=ids, attention_mask=ids)
+        residuals.forward(loaded, ids, position_ids=ids, attention_mask=ids)
 
 
-def padded(loaded: model_loader.LoadedModel, side: str) -> tuple[list[encoding.Encoded], Any]:
+def padded(loaded: residuals.LoadedModel, side: str) -> tuple[list[encoding.Encoded], Any]:
     """Return a short and a long text and the tokenizer's own padded batch of them."""
     items = [encode(loaded, TEXTS[3]), encode(loaded, TEXTS[1])]
     loaded.tokenizer.padding_side = side
@@ -251,23 +251,23 @@ def test_pooling_equals_means_over_the_named_tokens() -> None:
         "span_mean": row2[11:14].mean(0), "content_mean": row2[1:18].mean(0),
         "last_content": row2[17], "last": row2[18],
     }  # fmt: skip
-    for kind, pooling in enumerate(study.POOLINGS):
+    for kind, pooling in enumerate(poolings.POOLINGS):
         np.testing.assert_allclose(pooled[2, 0, kind], expected[pooling], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(absmax[2, 0], np.abs(row2).max(), rtol=1e-6)
 
 
 def test_untrained_weights_follow_the_seed(tiny_suite: Any) -> None:
-    suite = study.load_suite(str(tiny_suite))
+    suite = suites.load_suite(str(tiny_suite))
     variant = suite.variant("untrained")
-    source = model_loader.resolve_source(variant)
+    source = loading.resolve_source(variant)
 
     def weights() -> torch.Tensor:
-        loaded = model_loader.load_variant(
+        loaded = loading.load_variant(
             variant, source, device=torch.device("cpu"), dtype=torch.float32
         )
         return loaded.decoder.embed_tokens.weight
 
-    trained = model_loader.load_variant(
+    trained = loading.load_variant(
         suite.variant("base"), source, device=torch.device("cpu"), dtype=torch.float32
     )
     assert torch.equal(weights(), weights())
@@ -275,6 +275,6 @@ def test_untrained_weights_follow_the_seed(tiny_suite: Any) -> None:
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Any) -> None:
-    variant = study.Variant("base", "base", path=str(tmp_path / "nothing"))
-    with pytest.raises(study.StudyError, match=r"nothing.*config\.json"):
-        model_loader.resolve_source(variant)
+    variant = suites.Variant("base", "base", path=str(tmp_path / "nothing"))
+    with pytest.raises(errors.StudyError, match=r"nothing.*config\.json"):
+        loading.resolve_source(variant)

@@ -10,24 +10,39 @@ from typing import Any
 
 import pytest
 
-import artifacts
 import concept_alignment
 import failure_classifier
 import pipeline
-import study
-from benchmarks.opening import STAGES
+from aya_probes import project, results, run_folder, stimuli
+from aya_probes.extraction import poolings
+
+STAGES = (
+    "pipeline.py",
+    "build_stimuli.py",
+    "batch_runner.py",
+    "concept_alignment.py",
+    "failure_classifier.py",
+    "app.py",
+    "viz/alignment_curves.py",
+    "viz/annotated_curve.py",
+    "viz/heatmap.py",
+    "viz/published_reanalysis.py",
+    "report/fill.py",
+    "tools/train_adapters.py",
+    "benchmarks/validation.py",
+)
 
 
 def test_every_stage_writes_what_the_next_one_reads(tiny_run: Path) -> None:
-    paths = study.RunPaths(tiny_run)
-    curves = artifacts.load_curves(paths.curves)
+    paths = run_folder.RunPaths(tiny_run)
+    curves = results.load_curves(paths.curves)
     assert curves["metadata"]["rows"] == ["0", "1", "2", "3", "4", "final_norm"]
-    assert set(curves["measures"]) == set(study.POOLINGS)
+    assert set(curves["measures"]) == set(poolings.POOLINGS)
     assert set(curves["pairs"]["concept"]["base"]) == {"en-hi", "en-sw", "hi-sw"}
     last = curves["audit"]["identical_input"]["last"]["base"]
     assert last["sw"]["untestable"]
     assert not last["hi"]["untestable"]
-    cases = artifacts.load_edge_cases(paths.edge_cases)["cases"]
+    cases = results.load_edge_cases(paths.edge_cases)["cases"]
     assert cases
     assert {case["failure_category"] for case in cases} == {"UNICODE_EDGE"}
     names = {path.stem for path in paths.assets.glob("*.png")}
@@ -40,7 +55,7 @@ def test_every_stage_writes_what_the_next_one_reads(tiny_run: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes(tiny_run: Path) -> None:
-    paths = study.RunPaths(tiny_run)
+    paths = run_folder.RunPaths(tiny_run)
     before = {p.name: p.read_bytes() for p in paths.results.iterdir()}
     assert concept_alignment.main(["--run-dir", str(tiny_run)]) == 0
     assert failure_classifier.main(["--run-dir", str(tiny_run)]) == 0
@@ -48,11 +63,11 @@ def test_the_same_seed_gives_the_same_bytes(tiny_run: Path) -> None:
 
 
 def test_stale_activations_are_refused(tiny_run: Path, tmp_path: Path, capsys: Any) -> None:
-    paths = study.RunPaths(tmp_path)
-    manifest = artifacts.load_manifest(study.RunPaths(tiny_run).manifest)
+    paths = run_folder.RunPaths(tmp_path)
+    manifest = stimuli.load_manifest(run_folder.RunPaths(tiny_run).manifest)
     fewer = dataclasses.replace(manifest, stimuli=manifest.stimuli[:-1])
-    artifacts.save_manifest(paths.manifest, fewer)
-    paths.activations.symlink_to(study.RunPaths(tiny_run).activations)
+    stimuli.save_manifest(paths.manifest, fewer)
+    paths.activations.symlink_to(run_folder.RunPaths(tiny_run).activations)
     assert concept_alignment.main(["--run-dir", str(tmp_path), "--variants", "base"]) == 1
     message = capsys.readouterr().err
     assert "plan.json" in message
@@ -70,9 +85,10 @@ def test_the_runner_stops_at_the_first_stage_that_fails(tmp_path: Path, capsys: 
 def test_help_needs_neither_torch_nor_gradio(stage: str, tmp_path: Path) -> None:
     code = (
         "import runpy, sys\n"
+        f"sys.path[0] = {str((project.ROOT / stage).parent)!r}\n"  # as for a script
         f"sys.argv = [{stage!r}, '--help']\n"
         "try:\n"
-        f"    runpy.run_path({str(study.ROOT / stage)!r}, run_name='__main__')\n"
+        f"    runpy.run_path({str(project.ROOT / stage)!r}, run_name='__main__')\n"
         "except SystemExit as stop:\n"
         "    heavy = {'torch', 'gradio', 'transformers'} & set(sys.modules)\n"
         "    print(stop.code, sorted(heavy))"
@@ -98,6 +114,6 @@ def test_suite_mini_on_three_concepts(tmp_path: Path) -> None:
         "base,global,fire",
     ]
     assert pipeline.main(line) == 0
-    curves = artifacts.load_curves(study.RunPaths(tmp_path).curves)
+    curves = results.load_curves(run_folder.RunPaths(tmp_path).curves)
     french = curves["measures"]["span_mean"]["concept"]["base"]["fr"]["mean"]
     assert max(french) > 0.2  # the real model knows French

@@ -8,12 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import artifacts
 import batch_runner
 import build_stimuli
 import concept_alignment
-import study
-from benchmarks import planted_model
+from aya_probes import results, run_folder
+from aya_probes.planted import model as planted_model
 
 
 @pytest.mark.parametrize(("share", "release"), [(2, 6), (4, 8)])
@@ -25,7 +24,7 @@ def test_the_blocks_that_share_and_release_concepts_are_found(
     assert build_stimuli.main(["--suite", str(suite), "--limit", "5", *run]) == 0
     assert batch_runner.main(["--local", "--device", "cpu", *run]) == 0
     assert concept_alignment.main(["--n-permutations", "999", *run]) == 0
-    paths = study.RunPaths(tmp_path / "run")
+    paths = run_folder.RunPaths(tmp_path / "run")
     table: Any = pd.read_csv(paths.commitment)
     whole = table[table["concept_id"] == "ALL"].set_index(["variant", "language"])
     for code in planted_model.LANGUAGES[1:]:
@@ -34,6 +33,6 @@ def test_the_blocks_that_share_and_release_concepts_are_found(
         assert whole.loc[("untrained", code)].status == "never"
         single = table[(table.variant == "base") & (table.language == code)].iloc[1:]
         assert (single.commitment_layer == share).mean() > 0.9
-    shapes = artifacts.load_curves(paths.curves)["shape"]
+    shapes = results.load_curves(paths.curves)["shape"]
     assert {s["label"] for s in shapes["base"].values()} == {"RISE_PEAK_COLLAPSE"}
     assert {s["label"] for s in shapes["untrained"].values()} <= {"FLAT", "UNRESOLVED"}

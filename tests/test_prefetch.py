@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-import study
-from extraction import prefetch
+from aya_probes import errors
+from aya_probes.extraction import prefetch
 
 
 def test_the_next_fetch_runs_while_an_item_is_in_use() -> None:
@@ -31,12 +31,12 @@ def test_the_next_fetch_runs_while_an_item_is_in_use() -> None:
 def test_a_failed_fetch_raises_at_its_turn() -> None:
     def fetch(name: str) -> str:
         if name == "b":
-            raise study.StudyError("b is gated")
+            raise errors.StudyError("b is gated")
         return name
 
     ahead = prefetch.one_ahead("ab", fetch)
     assert next(ahead) == ("a", "a")
-    with pytest.raises(study.StudyError, match="b is gated"):
+    with pytest.raises(errors.StudyError, match="b is gated"):
         next(ahead)
 
 

@@ -24,16 +24,21 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import artifacts
 import batch_runner
 import build_stimuli
-import hub
-import interrupts
-import model_loader
-import run_lock
-import study
-import weight_cache
-from extraction import runner, store
+from aya_probes import (
+    command_line,
+    errors,
+    files,
+    project,
+    results,
+    run_folder,
+    signals,
+    stimuli,
+    suites,
+)
+from aya_probes.extraction import runner, store
+from aya_probes.models import fingerprints, hub, loading
 from tests.conftest import save_tiny, write_study
 
 KILLS = 20
@@ -44,8 +49,10 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 FORK_SERVER = """
 import itertools, json, os, resource, signal, sys, threading
 import tqdm
-import batch_runner, model_loader, study
-from extraction import runner
+import batch_runner
+from aya_probes import command_line
+from aya_probes.models import loading
+from aya_probes.extraction import runner
 from tests.conftest import byte_tokenizer, tiny_model
 byte_tokenizer(), tiny_model("cohere2", 0)  # imports what loading imports
 out = os.dup(1)
@@ -85,7 +92,7 @@ for line in sys.stdin:
         if how == "count":
             sys.setprofile(None)
             say(next(calls) - 1)
-        study.leave(code)
+        command_line.exit_process(code)
     say(child)
     say(os.waitpid(child, 0)[1])
 """
@@ -99,7 +106,7 @@ class ForkServer:
         self.shard_stimuli = runner.SHARD_STIMULI
         self.process = subprocess.Popen(
             [sys.executable, "-c", FORK_SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, env=ENVIRONMENT, cwd=study.ROOT,
+            text=True, env=ENVIRONMENT, cwd=project.ROOT,
         )  # fmt: skip
 
     def start(
@@ -192,7 +199,7 @@ def test_sigkill_at_random_moments(
     shutil.rmtree(run / "activations")
     calls = server.calls(*flags(run))
     assert contents(run) == expected
-    draw = random.Random(study.SEED)
+    draw = random.Random(project.SEED)
     reached: list[int] = []
     for _ in range(KILLS):
         shutil.rmtree(run / "activations")
@@ -201,7 +208,7 @@ def test_sigkill_at_random_moments(
         reached.append(len(list((run / "activations").glob("base/shard-*"))))
         assert server.run(*flags(run)) == 0
         assert contents(run) == expected
-        assert not (run / run_lock.NAME).exists()
+        assert not (run / run_folder.LOCK_NAME).exists()
     record_property("measured", f"shards there at the kills: {sorted(reached)} of {shards}")
     assert len(set(reached)) >= 5  # spread over the extraction, not all before or after it
 
@@ -217,8 +224,8 @@ def test_sigkill_at_random_moments(
             ),
         )
         for name, number, code in (
-            ("Ctrl-C", signal.SIGINT, study.EXIT_INTERRUPTED),
-            ("SIGTERM", signal.SIGTERM, study.EXIT_TERMINATED),
+            ("Ctrl-C", signal.SIGINT, errors.EXIT_INTERRUPTED),
+            ("SIGTERM", signal.SIGTERM, errors.EXIT_TERMINATED),
         )
     ],
 )  # fmt: skip
@@ -252,7 +259,7 @@ def test_interrupts_keep_what_is_finished(
 def test_sigterm_during_start_up(whole: Path, tmp_path: Path) -> None:
     run = fresh(whole, tmp_path)
     process = subprocess.Popen(
-        [sys.executable, "-X", "importtime", str(study.ROOT / "batch_runner.py"), *flags(run)],
+        [sys.executable, "-X", "importtime", str(project.ROOT / "batch_runner.py"), *flags(run)],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=ENVIRONMENT,
     )  # fmt: skip
     assert process.stderr is not None
@@ -261,7 +268,7 @@ def test_sigterm_during_start_up(whole: Path, tmp_path: Path) -> None:
             break
     process.terminate()
     _, error = process.communicate(timeout=30)
-    assert process.returncode == study.EXIT_TERMINATED, error
+    assert process.returncode == errors.EXIT_TERMINATED, error
     assert "Traceback" not in error
     assert contents(run) == {}
 
@@ -274,16 +281,16 @@ def test_an_interrupt_does_not_wait_for_a_long_computation(
     record_property: Callable[[str, object], None],
 ) -> None:
     code = (
-        "import hashlib, interrupts, study\n"
+        "import hashlib\nfrom aya_probes import command_line, signals\n"
         "def stage():\n"
-        "    with interrupts.prompt('x.py'):\n"
+        "    with signals.handle_signals('x.py'):\n"
         "        print('ready', flush=True)\n"
         "        hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
-        "study.leave(study.run_stage('x.py', stage))"
+        "command_line.exit_process(command_line.run_stage('x.py', stage))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=study.ROOT,
+        cwd=project.ROOT,
     )  # fmt: skip
     assert process.stdout is not None
     process.stdout.readline()
@@ -291,13 +298,13 @@ def test_an_interrupt_does_not_wait_for_a_long_computation(
     process.terminate()
     _, error = process.communicate(timeout=60)
     record_property("measured", f"ended {time.monotonic() - sent:.2f} s after the signal")
-    assert process.returncode == study.EXIT_TERMINATED
+    assert process.returncode == errors.EXIT_TERMINATED
     assert "x.py: interrupted" in error
 
 
 def test_signal_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with interrupts.prompt("x.py"):
+    with signals.handle_signals("x.py"):
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -336,7 +343,7 @@ def test_a_full_tmpfs(
     disk = tmp_path / "disk"
     disk.mkdir()
     size = sum(map(len, expected.values())) // 2 + (whole / "data").stat().st_size
-    size += study.RunPaths(whole).manifest.stat().st_size
+    size += run_folder.RunPaths(whole).manifest.stat().st_size
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
     mounted = subprocess.run(command, capture_output=True, text=True, check=False)
     if mounted.returncode:
@@ -354,8 +361,9 @@ def test_a_full_tmpfs(
 
 
 HOLDER = """
-import pathlib, sys, run_lock
-with run_lock.hold(pathlib.Path(sys.argv[1]), "batch_runner.py"):
+import pathlib, sys
+from aya_probes import run_folder
+with run_folder.lock_run(pathlib.Path(sys.argv[1]), "batch_runner.py"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -368,7 +376,7 @@ with run_lock.hold(pathlib.Path(sys.argv[1]), "batch_runner.py"):
 def test_two_runs_on_one_folder(tmp_path: Path, tiny_suite: Path, capsys: Any) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, text=True, cwd=study.ROOT,
+        stdout=subprocess.PIPE, text=True, cwd=project.ROOT,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -380,16 +388,16 @@ def test_two_runs_on_one_folder(tmp_path: Path, tiny_suite: Path, capsys: Any) -
     assert not (tmp_path / "data").exists()
     process.kill()
     process.wait()
-    assert (tmp_path / run_lock.NAME).is_file()  # stale
+    assert (tmp_path / run_folder.LOCK_NAME).is_file()  # stale
     assert build_stimuli.main(line) == 0
-    assert not (tmp_path / run_lock.NAME).exists()
+    assert not (tmp_path / run_folder.LOCK_NAME).exists()
 
 
 def test_a_lock_with_an_unreadable_holder_still_holds(tmp_path: Path) -> None:
-    with run_lock.hold(tmp_path, "x"):
-        (tmp_path / run_lock.NAME).write_bytes(b"\xff")
-        with pytest.raises(study.StudyError, match="in use by another run"), \
-             run_lock.hold(tmp_path, "y"):  # fmt: skip
+    with run_folder.lock_run(tmp_path, "x"):
+        (tmp_path / run_folder.LOCK_NAME).write_bytes(b"\xff")
+        with pytest.raises(errors.StudyError, match="in use by another run"), \
+             run_folder.lock_run(tmp_path, "y"):  # fmt: skip
             pass
 
 
@@ -398,30 +406,30 @@ def test_a_lock_with_an_unreadable_holder_still_holds(tmp_path: Path) -> None:
 
 def load_everything(run: Path, variant: str = "base") -> dict[str, Callable[[], Any]]:
     """Return every kind of artefact of a run and the loader that must notice a flipped byte."""
-    paths = study.RunPaths(run)
-    sha = artifacts.load_manifest(paths.manifest).sha256
+    paths = run_folder.RunPaths(run)
+    sha = stimuli.load_manifest(paths.manifest).sha256
     folder = store.variant_dir(paths, variant)
 
     def activations() -> Any:
         loaded = store.open_activations(folder, sha)
-        names = [name for shard in loaded.plan["shards"] for name in shard["span_ids"]]
+        names = [name for shard in loaded.plan.shards for name in shard.span_ids]
         return loaded.take("span_mean", names).tobytes(), loaded.tokens
 
     def table(path: Path) -> Callable[[], Any]:
-        return lambda: artifacts.load_csv(path, (), "make").to_csv()
+        return lambda: files.load_csv(path, (), "make").to_csv()
 
     return {
-        "data/stimulus_manifest.json": lambda: artifacts.load_manifest(paths.manifest),
+        "data/stimulus_manifest.json": lambda: stimuli.load_manifest(paths.manifest),
         f"activations/{variant}/plan.json": activations,
         f"activations/{variant}/tokens.json": activations,
         f"activations/{variant}/shard-00000.safetensors": activations,
-        "results/alignment_curves.json": lambda: artifacts.load_curves(paths.curves),
-        "results/token_audit.json": lambda: artifacts.load_json(paths.token_audit, "make"),
+        "results/alignment_curves.json": lambda: results.load_curves(paths.curves),
+        "results/token_audit.json": lambda: files.load_json(paths.token_audit, "make"),
         "results/commitment_matrix.csv": table(paths.commitment),
         "results/contrasts.csv": table(paths.contrasts),
         "results/failure_cases.csv": table(paths.failure_cases),
         "results/failure_tests.csv": table(paths.failure_tests),
-        "p1_edge_cases.json": lambda: artifacts.load_edge_cases(paths.edge_cases),
+        "p1_edge_cases.json": lambda: results.load_edge_cases(paths.edge_cases),
     }
 
 
@@ -454,14 +462,14 @@ def test_a_flipped_bit_is_detected(
     load = load_everything(run)[name]
     path = run / name
     good, data = load(), path.read_bytes()
-    draw = random.Random(study.SEED)
+    draw = random.Random(project.SEED)
     refused = 0
     for _ in range(25):
         place, bit = draw.randrange(len(data)), 1 << draw.randrange(8)
         path.write_bytes(data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :])
         try:
             assert load() == good  # white space between JSON tokens
-        except study.StudyError:
+        except errors.StudyError:
             refused += 1
     path.write_bytes(data)
     assert load() == good
@@ -474,35 +482,35 @@ def test_a_flipped_bit_is_detected(
 )
 def test_a_flipped_bit_in_local_weights(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model")
-    variant = study.Variant("base", "base", path=str(folder))
-    sha = model_loader.resolve_source(variant).identity["sha256"]
-    checked = study.Variant("base", "base", path=str(folder), sha256=str(sha))
-    assert model_loader.resolve_source(checked).identity["sha256"] == sha
+    variant = suites.Variant("base", "base", path=str(folder))
+    sha = loading.resolve_source(variant).identity["sha256"]
+    checked = suites.Variant("base", "base", path=str(folder), sha256=str(sha))
+    assert loading.resolve_source(checked).identity["sha256"] == sha
     data = bytearray((folder / "model.safetensors").read_bytes())
     data[-5] ^= 4
     (folder / "model.safetensors").write_bytes(data)
-    with pytest.raises(study.StudyError, match=f"the suite expects {sha}"):
-        model_loader.resolve_source(checked)
+    with pytest.raises(errors.StudyError, match=f"the suite expects {sha}"):
+        loading.resolve_source(checked)
 
 
 @pytest.mark.fault(
     "a bit flipped in an adapter (weights, configuration) whose hash the suite gives",
     "refused, both hashes named",
 )
-@pytest.mark.parametrize("name", weight_cache.ADAPTER_FILES)
+@pytest.mark.parametrize("name", fingerprints.ADAPTER_FILES)
 def test_a_flipped_bit_in_an_adapter(name: str, tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model")
-    adapter = shutil.copytree(study.ROOT / "data/adapters/mini/fire", tmp_path / "fire")
-    sha = weight_cache.adapter_sha256(adapter, "fire")
-    variant = study.Variant(
+    adapter = shutil.copytree(project.ROOT / "data/adapters/mini/fire", tmp_path / "fire")
+    sha = fingerprints.adapter_sha256(adapter, "fire")
+    variant = suites.Variant(
         "fire", "regional", path=str(folder), adapter=str(adapter), adapter_sha256=sha
     )
-    assert model_loader.resolve_source(variant).identity["adapter_sha256"] == sha
+    assert loading.resolve_source(variant).identity["adapter_sha256"] == sha
     data = bytearray((adapter / name).read_bytes())
     data[-5] ^= 4
     (adapter / name).write_bytes(data)
-    with pytest.raises(study.StudyError, match=f"the suite expects {sha} for variant fire"):
-        model_loader.resolve_source(variant)
+    with pytest.raises(errors.StudyError, match=f"the suite expects {sha} for variant fire"):
+        loading.resolve_source(variant)
 
 
 @pytest.mark.fault("a file of the hub's cache altered on disk", "refused, the file to delete named")
@@ -518,7 +526,7 @@ def test_a_flipped_bit_in_the_hub_cache(tmp_path: Path) -> None:
     repository = hub.Repository("o/m", "variant base", "")
     hub._check_file(link, repository)
     blob.write_bytes(b"weighty")
-    with pytest.raises(study.StudyError, match=f"delete {blob.resolve()} and run again"):
+    with pytest.raises(errors.StudyError, match=f"delete {blob.resolve()} and run again"):
         hub._check_file(link, repository)
 
 
@@ -541,7 +549,7 @@ def test_a_plan_of_another_version(tiny_run: Path, tmp_path: Path, capsys: Any) 
     shutil.copytree(tiny_run, run)
     path = run / "activations/base/plan.json"
     plan = json.loads(path.read_text("utf-8"))
-    artifacts.save_json(path, {**plan, "schema_version": 99})
+    files.save_json(path, {**plan, "schema_version": 99})
     assert batch_runner.main(flags(run)) == 1
     error = capsys.readouterr().err
     assert "plan.json: schema_version 99 is of another version" in error
@@ -652,14 +660,14 @@ def test_hidden_characters_are_data_and_shown(tmp_path: Path, capsys: Any) -> No
     edit_text(text)(tmp_path)
     line = ["--suite", str(suite), "--run-dir", str(tmp_path / "run"), "--limit", "2"]
     assert build_stimuli.main(line) == 0
-    manifest = artifacts.load_manifest(study.RunPaths(tmp_path / "run").manifest)
+    manifest = stimuli.load_manifest(run_folder.RunPaths(tmp_path / "run").manifest)
     assert manifest.stimuli[0].text == text
-    assert study.visible(text) == "The ⟨U+202E⟩eye⟨U+202C⟩ ⟨U+200B⟩again."
+    assert errors.escape_hidden(text) == "The ⟨U+202E⟩eye⟨U+202C⟩ ⟨U+200B⟩again."
 
     def stage() -> None:
-        raise study.StudyError(f"this text: {text}")
+        raise errors.StudyError(f"this text: {text}")
 
-    assert study.run_stage("x.py", stage) == 1
+    assert command_line.run_stage("x.py", stage) == 1
     assert "The ⟨U+202E⟩eye⟨U+202C⟩ ⟨U+200B⟩again." in capsys.readouterr().err
 
 
@@ -667,10 +675,10 @@ def assert_not_loaded(folder: Path, message: str) -> None:
     """Loading a model's folder is refused with one message."""
     import torch
 
-    variant = study.Variant("base", "base", path=str(folder))
-    source = model_loader.resolve_source(variant)
-    with pytest.raises(study.StudyError, match=message):
-        model_loader.load_variant(variant, source, device=torch.device("cpu"), dtype=torch.float32)
+    variant = suites.Variant("base", "base", path=str(folder))
+    source = loading.resolve_source(variant)
+    with pytest.raises(errors.StudyError, match=message):
+        loading.load_variant(variant, source, device=torch.device("cpu"), dtype=torch.float32)
 
 
 HEADERS: dict[str, Callable[[bytes], bytes]] = {
@@ -697,7 +705,7 @@ def test_a_safetensors_header_that_lies(lie: Callable[[bytes], bytes], tmp_path:
     data = lie(shard.read_bytes())
     assert data != shard.read_bytes()
     shard.write_bytes(data)
-    with pytest.raises(study.StudyError, match="truncated or not a safetensors file"):
+    with pytest.raises(errors.StudyError, match="truncated or not a safetensors file"):
         store.read_shard(shard, "0" * 64)
     folder = save_tiny(tmp_path / "model")
     weights = folder / "model.safetensors"
@@ -805,5 +813,5 @@ def test_replaced_weights_are_noticed(tmp_path: Path, capsys: Any) -> None:
 def test_a_broken_language_row(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "languages.toml"
     path.write_text(text, "utf-8")
-    with pytest.raises(study.StudyError, match=message):
-        study.load_languages(path)
+    with pytest.raises(errors.StudyError, match=message):
+        suites.load_languages(path)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-import study
-import train_adapters as ta
-import weight_cache
+from aya_probes import errors, project, suites
+from aya_probes.models import fingerprints
+from tools import train_adapters as ta
 
-SUITE = study.load_suite("mini")
+SUITE = suites.load_suite("mini")
 NAMES = ("global", "fire", "earth")
 
 
@@ -29,13 +29,13 @@ def test_sequences_use_the_same_lines_in_every_language() -> None:
     lines = {code: {s[1] for s in sequences if s[0] == n} for n, code in enumerate("ab")}
     assert used == {"a": 30, "b": 30}
     assert lines["a"] == lines["b"]
-    with pytest.raises(study.StudyError, match="too little text"):
+    with pytest.raises(errors.StudyError, match="too little text"):
         ta.training_sequences(encoded, {"a": 1_000}, seed=0)
 
 
 def test_committed_cards_keep_the_promise() -> None:
     cards = [
-        json.loads((study.ROOT / f"data/adapters/mini/{n}/card.json").read_text("utf-8"))
+        json.loads((project.ROOT / f"data/adapters/mini/{n}/card.json").read_text("utf-8"))
         for n in NAMES
     ]
     assert len({card["tokens"]["en"] for card in cards}) == 1
@@ -46,7 +46,7 @@ def test_committed_cards_keep_the_promise() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_adapters_name_no_folder_of_a_machine(name: str) -> None:
-    path = study.ROOT / f"data/adapters/mini/{name}/adapter_config.json"
+    path = project.ROOT / f"data/adapters/mini/{name}/adapter_config.json"
     assert json.loads(path.read_text("utf-8"))["base_model_name_or_path"] == "google/gemma-3-270m"
 
 
@@ -58,8 +58,8 @@ def test_missing_corpus_names_the_file(tmp_path: Any, capsys: Any) -> None:
 
 @pytest.mark.parametrize("suite", ["mini", "mini-flores"])
 def test_the_shipped_suites_pin_their_adapters(suite: str) -> None:
-    trained = [v for v in study.load_suite(suite).variants if v.adapter]
+    trained = [v for v in suites.load_suite(suite).variants if v.adapter]
     assert len(trained) == 3
     for variant in trained:
-        folder = study.resolve(str(variant.adapter))
-        assert weight_cache.adapter_sha256(folder, variant.name) == variant.adapter_sha256
+        folder = suites.resolve_path(str(variant.adapter))
+        assert fingerprints.adapter_sha256(folder, variant.name) == variant.adapter_sha256

@@ -9,14 +9,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import artifacts
-import study
+from aya_probes import files, results, run_folder
 from viz import alignment_curves, annotated_curve, heatmap, published_reanalysis
 
 
 def test_the_numbers_beside_a_figure_are_the_results(tiny_run: Path) -> None:
-    paths = study.RunPaths(tiny_run)
-    curves = artifacts.load_curves(paths.curves)
+    paths = run_folder.RunPaths(tiny_run)
+    curves = results.load_curves(paths.curves)
     drawn = pd.read_csv(paths.assets / "tweet_three_panel.csv")
     mine = drawn[
         (drawn.variant == "fire") & (drawn.language == "hi") & (drawn.measure == "concept")
@@ -49,8 +48,8 @@ def test_an_unknown_language_lists_the_valid_ones(tiny_run: Path, capsys: Any) -
 
 def test_reanalysis_equals_the_published_curves_read_directly(tmp_path: Path) -> None:
     assert published_reanalysis.main(["--run-dir", str(tmp_path)]) == 0
-    found = artifacts.load_json(study.RunPaths(tmp_path).published, "")
-    raw = artifacts.load_json(published_reanalysis.PUBLISHED, "")["curves"]
+    found = files.load_json(run_folder.RunPaths(tmp_path).published, "")
+    raw = files.load_json(published_reanalysis.PUBLISHED, "")["curves"]
 
     def mean(variant: str, code: str, layer: int) -> float:
         return sum(row[code][layer] for row in raw[variant].values()) / len(raw[variant])

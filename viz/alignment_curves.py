@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import artifacts
-import study
-from study import RunPaths
-from viz import style
+from aya_probes import command_line, results
+from aya_probes import figures as style
+from aya_probes.run_folder import RunPaths
 
 PANELS = ("sw", "hi", "am")
 SINGLES = ("hi", "am")
@@ -100,11 +99,11 @@ def run(run_dir: Path, asked: Sequence[str] | None) -> list[Path]:
     import pandas as pd
 
     paths = RunPaths(run_dir)
-    curves = artifacts.load_curves(paths.curves)
+    curves = results.load_curves(paths.curves)
     metadata = curves["metadata"]
     valid = [code for code in metadata["languages"] if code != metadata["pivot"]]
     wanted = asked or [c for c in PANELS if c in valid] or valid[:3]
-    chosen = [code for code in wanted if code in study.choose("language", asked, valid)]
+    chosen = [code for code in wanted if code in command_line.choose("language", asked, valid)]
     for code in PANELS:
         if asked is None and code not in valid:
             print(f"{code} is not in this run: left out")
@@ -120,7 +119,9 @@ def run(run_dir: Path, asked: Sequence[str] | None) -> list[Path]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
-    return study.common_parser("viz/alignment_curves.py", "Draw alignment over rows.", "languages")
+    return command_line.common_parser(
+        "viz/alignment_curves.py", "Draw alignment over rows.", "languages"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in run(args.run_dir, args.languages):
             print(path)
 
-    return study.run_stage("viz/alignment_curves.py", stage)
+    return command_line.run_stage("viz/alignment_curves.py", stage)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import artifacts
-import study
-from study import RunPaths, StudyError
-from viz import style
+from aya_probes import command_line, results
+from aya_probes import figures as style
+from aya_probes.errors import StudyError
+from aya_probes.run_folder import RunPaths
 
 
 def strongest_cell(
@@ -111,14 +111,14 @@ def run(run_dir: Path, variants: Sequence[str] | None, languages: Sequence[str] 
     import pandas as pd
 
     paths = RunPaths(run_dir)
-    curves = artifacts.load_curves(paths.curves)
+    curves = results.load_curves(paths.curves)
     metadata = curves["metadata"]
     trained = [v for v in metadata["variants"] if metadata["roles"][v] != "untrained"]
     others = [c for c in metadata["languages"] if c != metadata["pivot"]]
     variant, language = strongest_cell(
         curves,
-        study.choose("variant", variants, metadata["variants"]) if variants else trained,
-        study.choose("language", languages, others),
+        command_line.choose("variant", variants, metadata["variants"]) if variants else trained,
+        command_line.choose("language", languages, others),
     )
     figure, rows = plot(curves, variant, language)
     return style.save(figure, pd.DataFrame(rows), paths.assets / "annotated_rise_peak_collapse.png")
@@ -126,7 +126,7 @@ def run(run_dir: Path, variants: Sequence[str] | None, languages: Sequence[str] 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
-    return study.common_parser(
+    return command_line.common_parser(
         "viz/annotated_curve.py", "Draw one curve, annotated.", "variants", "languages"
     )
 
@@ -134,7 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and draw; returns the exit code."""
     args = build_parser().parse_args(argv)
-    return study.run_stage(
+    return command_line.run_stage(
         "viz/annotated_curve.py", lambda: print(run(args.run_dir, args.variants, args.languages))
     )
 

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import artifacts
-import study
-from study import RunPaths
-from viz import style
+from aya_probes import command_line, files, results
+from aya_probes import figures as style
+from aya_probes.run_folder import RunPaths
 
 
 def table(curves: dict[str, Any], commitment: Any) -> list[dict[str, Any]]:
@@ -136,10 +135,8 @@ def run(run_dir: Path) -> Path:
     import pandas as pd
 
     paths = RunPaths(run_dir)
-    curves = artifacts.load_curves(paths.curves)
-    commitment = artifacts.load_csv(
-        paths.commitment, artifacts.COMMITMENT_COLUMNS, artifacts.MAKE_CURVES
-    )
+    curves = results.load_curves(paths.curves)
+    commitment = files.load_csv(paths.commitment, results.COMMITMENT_COLUMNS, files.MAKE_CURVES)
     records = table(curves, commitment)
     figure = plot(records, curves["metadata"])
     return style.save(figure, pd.DataFrame(records), paths.assets / "concept_alignment_heatmap.png")
@@ -147,13 +144,13 @@ def run(run_dir: Path) -> Path:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
-    return study.common_parser("viz/heatmap.py", "Draw commitment and peak alignment.")
+    return command_line.common_parser("viz/heatmap.py", "Draw commitment and peak alignment.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and draw; returns the exit code."""
     args = build_parser().parse_args(argv)
-    return study.run_stage("viz/heatmap.py", lambda: print(run(args.run_dir)))
+    return command_line.run_stage("viz/heatmap.py", lambda: print(run(args.run_dir)))
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-import alignment_stats as st
-import artifacts
-import study
-from study import RunPaths, StudyError
-from viz import style
+from aya_probes import command_line, files, project
+from aya_probes import figures as style
+from aya_probes.alignment import inference
+from aya_probes.errors import StudyError
+from aya_probes.run_folder import RunPaths
 
-PUBLISHED = study.ROOT / "data" / "published" / "tiny_aya_alignment_curves.json"
+PUBLISHED = project.ROOT / "data" / "published" / "tiny_aya_alignment_curves.json"
 MAKE = "git checkout data/published"
 FINE_TUNED = ("fire", "earth")
 # What the original calls the regions of its two variants; fr and es are nobody's target.
@@ -45,7 +45,7 @@ def load(path: Path = PUBLISHED) -> tuple[dict[str, Any], list[str], dict[str, n
 
     Raises StudyError where the file is missing or its curves do not fill a box.
     """
-    raw = artifacts.load_json(path, MAKE)
+    raw = files.load_json(path, MAKE)
     try:
         curves = raw["curves"]
         languages = list(next(iter(next(iter(curves.values())).values())))
@@ -68,11 +68,11 @@ def load(path: Path = PUBLISHED) -> tuple[dict[str, Any], list[str], dict[str, n
 
 def _estimate(values: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
     """Return the mean over concepts ``[n]`` with its interval."""
-    lower, upper = st.expanded_interval(values, weights)
+    lower, upper = inference.expanded_interval(values, weights)
     return {
-        "estimate": artifacts.finite(float(values.mean()), 4),
-        "lower": artifacts.finite(float(lower), 4),
-        "upper": artifacts.finite(float(upper), 4),
+        "estimate": files.finite(float(values.mean()), 4),
+        "lower": files.finite(float(lower), 4),
+        "upper": files.finite(float(upper), 4),
         "n": len(values),
     }
 
@@ -82,16 +82,16 @@ def _ratio(top: np.ndarray, bottom: np.ndarray, weights: np.ndarray) -> dict[str
     draws = (weights @ top) / (weights @ bottom) - 1
     lower, upper = np.quantile(draws, [0.025, 0.975])
     return {
-        "estimate": artifacts.finite(float(top.mean() / bottom.mean() - 1), 4),
-        "lower": artifacts.finite(float(lower), 4),
-        "upper": artifacts.finite(float(upper), 4),
+        "estimate": files.finite(float(top.mean() / bottom.mean() - 1), 4),
+        "lower": files.finite(float(lower), 4),
+        "upper": files.finite(float(upper), 4),
     }
 
 
 def analyse(languages: Sequence[str], cosines: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
     """Return every number of the re-analysis (docs/artifacts.md)."""
     n = len(cosines["base"])
-    weights = st.resample_weights(n, RESAMPLES, seed)
+    weights = inference.resample_weights(n, RESAMPLES, seed)
     at = {code: position for position, code in enumerate(languages)}
     last = cosines["base"].shape[2] - 1
     found: dict[str, Any] = {"layer_0": {}, "peaks": {}, "claims": {}, "difference": {}}
@@ -99,7 +99,7 @@ def analyse(languages: Sequence[str], cosines: dict[str, np.ndarray], seed: int)
         spread = np.ptp(values[:, :, 0], axis=0)
         found["layer_0"][variant] = {
             code: {
-                "cosine": artifacts.finite(float(values[:, at[code], 0].mean()), 4),
+                "cosine": files.finite(float(values[:, at[code], 0].mean()), 4),
                 "constant": bool(spread[at[code]] < CONSTANT),
             }
             for code in languages
@@ -108,8 +108,8 @@ def analyse(languages: Sequence[str], cosines: dict[str, np.ndarray], seed: int)
         found["peaks"][variant] = {
             code: {
                 "layer": int(means[at[code], 1:last].argmax()) + 1,  # without embedding and norm
-                "cosine": artifacts.finite(float(means[at[code], 1:last].max()), 4),
-                "norm_step": artifacts.finite(
+                "cosine": files.finite(float(means[at[code], 1:last].max()), 4),
+                "norm_step": files.finite(
                     float(means[at[code], last] - means[at[code], last - 1]), 4
                 ),
             }
@@ -144,11 +144,11 @@ def _regions(
     result = {}
     for name, layers in (("matched_layer", [MATCHED_LAYER]), ("all_blocks", list(range(1, last)))):
         here = gap[:, :, layers].mean(2)
-        p, floor = st.label_permutation_p(here.mean(0), targeted)
+        p, floor = inference.label_permutation_p(here.mean(0), targeted)
         result[name] = {
             **_estimate(here[:, targeted].mean(1) - here[:, ~targeted].mean(1), weights),
-            "p_language": artifacts.finite(p, 4),
-            "p_language_floor": artifacts.finite(floor, 4),
+            "p_language": files.finite(p, 4),
+            "p_language_floor": files.finite(floor, 4),
         }
     return result
 
@@ -264,10 +264,10 @@ def run(run_dir: Path, seed: int) -> list[Path]:
         "layers": metadata["layers"],
         "seed": seed,
         "n_bootstrap": RESAMPLES,
-        "code_sha256": study.code_hash("viz/published_reanalysis.py", "alignment_stats.py"),
+        "code_sha256": project.source_hash(),
         **found,
     }
-    artifacts.save_json(paths.published, document)
+    files.save_json(paths.published, document)
     figure, rows = plot(metadata, languages, cosines, found)
     return [
         paths.published,
@@ -277,7 +277,7 @@ def run(run_dir: Path, seed: int) -> list[Path]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
-    return study.common_parser(
+    return command_line.common_parser(
         "viz/published_reanalysis.py", "Re-analyse the original study's curves.", "seed"
     )
 
@@ -290,7 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in run(args.run_dir, args.seed):
             print(path)
 
-    return study.run_stage("viz/published_reanalysis.py", stage)
+    return command_line.run_stage("viz/published_reanalysis.py", stage)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Cross-lingual concept probes of causal language models, layer by layer."""

@@ -1,0 +1,178 @@
+"""Contrasts between variants: what post-training and region do to ``concept`` alignment.
+
+All are paired by concept. Each half of the concepts is read in the window ℓ* ± 2, ℓ* being the peak
+of the control variant on the other half, so that choosing the rows and reading them are
+independent. Arrays in, records out (results/contrasts.csv); no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aya_probes.alignment import inference
+from aya_probes.suites import Variant
+
+HALF_WINDOW = 2
+MIN_CONCEPTS = 8  # two halves of 4
+
+Curves = Mapping[tuple[str, str], np.ndarray]  # (variant, language) -> A_i [row, n], norm last
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One difference between two variants, per concept."""
+
+    name: str
+    language: str  # a code, or "targets vs untargeted" for a specificity
+    window: str
+    differences: np.ndarray  # [n]
+    by_language: np.ndarray | None = None  # specificity: mean difference per language …
+    targeted: np.ndarray | None = None  # … and which of them are targeted
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The rows in which each half of the concepts is read, per language."""
+
+    curves: Curves
+    control: str
+    seed: int
+
+    def peaks(self, code: str) -> list[tuple[np.ndarray, int]]:
+        """Return (concepts to read, ℓ* chosen on the other ones) for both halves."""
+        curve = self.curves[self.control, code][:-1]
+        first, second = inference.halves(curve.shape[1], self.seed)
+        return [
+            (mine, 1 + int(curve[1:, theirs].mean(1).argmax()))
+            for mine, theirs in ((first, second), (second, first))
+        ]
+
+    def read(self, variant: str, code: str) -> np.ndarray:
+        """Return each concept's mean A over its window ``[n]``."""
+        curve = self.curves[variant, code][:-1]
+        result = np.empty(curve.shape[1])
+        for mine, peak in self.peaks(code):
+            low, high = max(1, peak - HALF_WINDOW), peak + HALF_WINDOW + 1
+            result[mine] = curve[low:high, mine].mean(0)
+        return result
+
+    def text(self, code: str) -> str:
+        """Return the two windows as ``4-8 / 6-10``."""
+        last = len(self.curves[self.control, code]) - 2
+        return " / ".join(
+            f"{max(1, peak - HALF_WINDOW)}-{min(last, peak + HALF_WINDOW)}"
+            for _, peak in self.peaks(code)
+        )
+
+
+def variant_pairs(variants: Sequence[Variant]) -> tuple[str | None, list[tuple[str, str, str]]]:
+    """Return the control variant and the (kind, left, right) pairs to compare.
+
+    post-training = control - base, region = regional - control, trained = variant - untrained.
+    Where a run has no control, base takes its place.
+    """
+    base = next((v.name for v in variants if v.role == "base"), None)
+    control = next((v.name for v in variants if v.role == "control"), base)
+    untrained = next((v.name for v in variants if v.role == "untrained"), None)
+    if control is None:
+        return None, []
+    pairs = [("post-training", control, base)] if base and base != control else []
+    pairs += [("region", v.name, control) for v in variants if v.role == "regional"]
+    if untrained:
+        pairs += [("trained", v.name, untrained) for v in variants if v.name != untrained]
+    return control, pairs
+
+
+def compute(
+    variants: Sequence[Variant], languages: Sequence[str], curves: Curves, seed: int
+) -> list[Contrast]:
+    """Return every contrast, per language and (regional variants) over targets vs untargeted."""
+    control, pairs = variant_pairs(variants)
+    if control is None or not languages:
+        return []
+    windows = Windows(curves, control, seed)
+    targets = {v.name: [c for c in v.targets if c in languages] for v in variants}
+    aimed = {code for v in variants if v.role == "regional" for code in v.targets}
+    untargeted = [code for code in languages if code not in aimed]
+    found = []
+    for kind, left, right in pairs:
+        name = f"{kind}: {left} - {right}"
+        change = {code: windows.read(left, code) - windows.read(right, code) for code in languages}
+        found += [Contrast(name, code, windows.text(code), change[code]) for code in languages]
+        if kind == "region" and targets[left] and untargeted:
+            found.append(_specificity(left, right, targets[left], untargeted, change))
+    return found
+
+
+def _specificity(
+    left: str, right: str, targets: list[str], untargeted: list[str], change: dict[str, np.ndarray]
+) -> Contrast:
+    """Return the change on the targets minus that on languages that no variant targets."""
+    codes = [*targets, *untargeted]
+    gap = np.mean([change[c] for c in targets], 0) - np.mean([change[c] for c in untargeted], 0)
+    return Contrast(
+        f"specificity: {left} - {right}",
+        f"{'+'.join(targets)} vs {'+'.join(untargeted)}",
+        "per language",
+        gap,
+        np.array([change[c].mean() for c in codes]),
+        np.array([c in targets for c in codes]),
+    )
+
+
+def rows(
+    variants: Sequence[Variant],
+    languages: Sequence[str],
+    curves: Curves,
+    *,
+    untestable: Collection[str],
+    weights: np.ndarray,
+    flips: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Return the records of results/contrasts.csv.
+
+    Sign-flip p over concepts (two-sided), Holm over all contrasts and languages, expanded-t
+    interval with the resamples ``weights`` of every other interval. A specificity has also the
+    exact permutation of language labels (one-sided) and the smallest p that it can reach.
+    Languages with an untestable or undefined cell are left out; none below 8 concepts.
+    """
+    if not curves or next(iter(curves.values())).shape[1] < MIN_CONCEPTS:
+        return []
+    names = [v.name for v in variants]
+    usable = [
+        code
+        for code in languages
+        if code not in untestable and all(np.isfinite(curves[n, code]).all() for n in names)
+    ]
+    contrasts = compute(variants, usable, curves, seed)
+    if not contrasts:
+        return []
+    differences = np.stack([contrast.differences for contrast in contrasts])
+    p = inference.sign_flip_p(differences, count=flips, seed=seed)
+    lower, upper = inference.expanded_interval(differences, weights)
+    records = []
+    for n, (contrast, adjusted) in enumerate(zip(contrasts, inference.holm(p), strict=True)):
+        by_label: tuple[float, float] | tuple[None, None] = (None, None)
+        if contrast.by_language is not None and contrast.targeted is not None:
+            by_label = inference.label_permutation_p(contrast.by_language, contrast.targeted)
+        records.append(
+            {
+                "contrast": contrast.name,
+                "language": contrast.language,
+                "window": contrast.window,
+                "estimate": float(contrast.differences.mean()),
+                "lower": float(lower[n]),
+                "upper": float(upper[n]),
+                "p": float(p[n]),
+                "p_holm": float(adjusted),
+                "n": len(contrast.differences),
+                "p_language": by_label[0],
+                "p_language_floor": by_label[1],
+            }
+        )
+    return records

@@ -1,0 +1,170 @@
+"""Build the stimulus manifest: probes, parallel corpus and perturbation pairs of one suite."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aya_probes import (
+    command_line,
+    corpora,
+    errors,
+    files,
+    probes,
+    project,
+    run_folder,
+    stimuli,
+    suites,
+)
+from aya_probes.corpora import ParallelCorpus
+from aya_probes.errors import StudyError
+from aya_probes.probes import Concept, Perturbation
+from aya_probes.run_folder import RunPaths
+from aya_probes.stimuli import Manifest, Stimulus
+from aya_probes.suites import Suite
+
+MANIFEST_VERSION = 2  # raise it when the same suite and corpus would give other stimuli
+
+
+@dataclass(frozen=True)
+class Config:
+    suite: Suite
+    paths: RunPaths
+    corpus: str
+    flores_dir: Path | None
+    limit: int | None
+    languages: tuple[str, ...] | None
+    concepts: tuple[str, ...] | None
+
+
+def probe_stimuli(
+    concepts: Sequence[Concept], languages: Sequence[str], source: Path
+) -> list[Stimulus]:
+    """Return one stimulus per concept, language and wording."""
+    stimuli = []
+    for concept in concepts:
+        wordings = {}
+        for code in languages:
+            if code not in concept.sentences:
+                raise StudyError(
+                    f"{source}: {concept.id}: language {code!r} is missing; add it, or "
+                    "leave it out with --languages"
+                )
+            wordings[code] = [s.wording for s in concept.sentences[code]]
+            for sentence in concept.sentences[code]:
+                stimuli.append(
+                    Stimulus(
+                        f"{concept.id}-{code}-{sentence.wording}",
+                        "probe",
+                        concept.id,
+                        sentence.wording,
+                        code,
+                        sentence.text,
+                        sentence.span,
+                    )
+                )
+        if len({tuple(found) for found in wordings.values()}) != 1:
+            raise StudyError(
+                f"{source}: {concept.id}: wordings differ between languages: {wordings}"
+            )
+    return stimuli
+
+
+def parallel_stimuli(corpus: ParallelCorpus) -> list[Stimulus]:
+    """Return one stimulus per item and language of the parallel corpus."""
+    return [
+        Stimulus(
+            f"{corpus.metadata['corpus']}-{item}-{code}", "parallel", item, None, code, text, None
+        )
+        for code, lines in corpus.texts.items()
+        for item, text in zip(corpus.ids, lines, strict=True)
+    ]
+
+
+def perturbation_stimuli(
+    pairs: Sequence[Perturbation], probes: Sequence[Stimulus], source: Path
+) -> list[Stimulus]:
+    """Return the perturbed texts whose parents are among ``probes``."""
+    known = {probe.stimulus_id: probe for probe in probes}
+    stimuli = []
+    for pair in pairs:
+        parent = f"{pair.concept_id}-{pair.language}-{pair.wording}"
+        if parent not in known:
+            continue
+        if pair.text == known[parent].text:
+            raise StudyError(f"{source}: {pair.id}: text is the same as its parent's")
+        stimuli.append(
+            Stimulus(
+                pair.id,
+                "perturbation",
+                pair.concept_id,
+                pair.wording,
+                pair.language,
+                pair.text,
+                None,
+                parent,
+                pair.category,
+                pair.tag,
+            )
+        )
+    return stimuli
+
+
+def load_corpus(config: Config, languages: Sequence[str]) -> ParallelCorpus:
+    """Return the parallel corpus that the flags ask for."""
+    if config.corpus == "flores":
+        corpus = corpora.load_flores(languages, config.suite.pivot, config.flores_dir, config.limit)
+    elif config.flores_dir is not None:
+        raise errors.UsageError("--flores-dir goes with --corpus flores")
+    else:
+        corpus = corpora.load_cldr(languages, config.suite.pivot)
+        if config.limit is not None:
+            texts = {code: lines[: config.limit] for code, lines in corpus.texts.items()}
+            corpus = corpora.ParallelCorpus(corpus.ids[: config.limit], texts, corpus.metadata)
+    return corpus
+
+
+def run(config: Config) -> tuple[Path, Manifest]:
+    """Build and save the manifest; returns its path and content."""
+    suite = config.suite
+    languages = command_line.choose("language", config.languages, suite.languages)
+    if suite.pivot not in languages or len(languages) < 2:
+        raise errors.UsageError(
+            f"--languages must name {suite.pivot!r} (the pivot) and another one"
+        )
+    probes_file, pairs_file = (
+        suites.resolve_path(suite.probes),
+        suites.resolve_path(suite.perturbations),
+    )
+    concepts = probes.load_probes(probes_file)
+    wanted = command_line.choose("concept", config.concepts, [c.id for c in concepts])
+    concepts = [concept for concept in concepts if concept.id in wanted]
+    pairs, _ = probes.load_perturbations(pairs_file)
+    found = probe_stimuli(concepts, languages, probes_file)
+    corpus = load_corpus(config, languages)
+    texts = [*found, *parallel_stimuli(corpus), *perturbation_stimuli(pairs, found, pairs_file)]
+    manifest = Manifest(
+        dataclasses.replace(
+            suite,
+            languages=tuple(languages),
+            corpus=config.corpus,
+            variants=tuple(
+                dataclasses.replace(v, targets=tuple(t for t in v.targets if t in languages))
+                for v in suite.variants
+            ),
+        ),
+        {
+            "schema_version": project.SCHEMA_VERSION,
+            "manifest_version": MANIFEST_VERSION,
+            "corpus": corpus.metadata,
+            "concepts": {concept.id: concept.concept for concept in concepts},
+            "counts": {kind: sum(s.kind == kind for s in texts) for kind in stimuli.KINDS},
+        },
+        tuple(texts),
+    )
+    with run_folder.lock_run(config.paths.run_dir, "build_stimuli.py"):
+        files.remove_leftovers(config.paths.manifest.parent)
+        stimuli.save_manifest(config.paths.manifest, manifest)
+    return config.paths.manifest, manifest

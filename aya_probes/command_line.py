@@ -1,0 +1,132 @@
+"""Flags that the stages share, and how a stage ends: messages and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from aya_probes import errors, project
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+DTYPES = ("auto", "float32", "bf16")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(errors.EXIT_USAGE, f"{self.prog}: {message}\n")
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """Split ``a,b,c``; an empty item is an error."""
+    items = tuple(item.strip() for item in text.split(","))
+    if not all(items):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a comma-separated list")
+    if len(set(items)) != len(items):
+        raise argparse.ArgumentTypeError(f"{text!r} names an item twice")
+    return items
+
+
+def positive_int(text: str) -> int:
+    """Parse an integer of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+_FLAGS: dict[str, dict[str, Any]] = {
+    "variants": {"type": comma_list, "metavar": "A,B", "help": "only these variants"},
+    "languages": {"type": comma_list, "metavar": "hi,am", "help": "only these languages"},
+    "concepts": {"type": comma_list, "metavar": "C01,C02", "help": "only these concepts"},
+    "device": {"choices": DEVICES, "default": "auto", "help": "where to compute (default auto)"},
+    "dtype": {
+        "choices": DTYPES,
+        "default": "auto",
+        "help": "compute precision (auto: bf16 on CUDA, else float32)",
+    },
+    "batch-size": {
+        "type": positive_int,
+        "metavar": "TOKENS",
+        "help": "tokens computed at once (default 512 on CPU, 8192 on a GPU)",
+    },
+    "limit": {"type": positive_int, "metavar": "N", "help": "only the first N parallel items"},
+    "seed": {
+        "type": int,
+        "default": project.SEED,
+        "help": f"seed of random draws (default {project.SEED})",
+    },
+    "overwrite": {"action": "store_true", "help": "recompute what is already there"},
+}
+
+
+def common_parser(prog: str, description: str, *flags: str) -> argparse.ArgumentParser:
+    """Return a parser with ``--run-dir`` and the named common flags, spelled once for all."""
+    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        default=project.ROOT,
+        metavar="DIR",
+        help="folder that holds what the run writes (default: the repository)",
+    )
+    for flag in flags:
+        parser.add_argument(f"--{flag}", **_FLAGS[flag])
+    return parser
+
+
+def choose(kind: str, asked: Sequence[str] | None, valid: Sequence[str]) -> list[str]:
+    """Return ``asked`` in the order of ``valid`` (all if None); raises UsageError on others."""
+    if asked is None:
+        return list(valid)
+    for name in asked:
+        if name not in valid:
+            raise errors.UsageError(errors.unknown(kind, name, valid))
+    return [name for name in valid if name in asked]
+
+
+def run_stage(prog: str, stage: Callable[[], object]) -> int:
+    """Run a stage and turn a user's mistake into one message and an exit code.
+
+    Returns 0, 1 (data or environment), 2 (usage), 130 (Ctrl-C) or 143 (SIGTERM). Other exceptions
+    are bugs of ours and keep their traceback.
+    """
+    try:
+        stage()
+    except errors.StudyError as error:
+        lines = (errors.escape_hidden(line) for line in str(error).split("\n"))
+        print(f"{prog}: error: " + "\n".join(lines), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as stop:
+        print(f"\n{interruption_message(prog)}", file=sys.stderr)
+        return int(getattr(stop, "exit_code", errors.EXIT_INTERRUPTED))
+    except OSError as error:
+        if not errors.is_disk_error(error):
+            raise
+        where = errors.escape_hidden(str(error.filename or "the run folder"))
+        mend = errors.DISK_FIXES[error.errno or errno.ENOSPC]
+        print(f"{prog}: error: {where}: {error.strerror}; {mend}", file=sys.stderr)
+        return errors.EXIT_DATA
+    return 0
+
+
+def interruption_message(prog: str) -> str:
+    """Return what a stage says when it is interruption_message."""
+    return f"{prog}: interrupted; what was finished is kept; run again, without any --overwrite."
+
+
+def exit_process(code: int) -> NoReturn:
+    """End the process; when interruption_message at once, without tearing down a loaded model."""
+    if code in (errors.EXIT_INTERRUPTED, errors.EXIT_TERMINATED):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)

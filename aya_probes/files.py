@@ -1,0 +1,214 @@
+"""Read and write files: whole or not at all, hashed, and with errors that name the fix.
+
+JSON is UTF-8 with sorted keys and a final newline. The same data gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from aya_probes.errors import StudyError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+MAKE_MANIFEST = "uv run build_stimuli.py"
+MAKE_ACTIVATIONS = "uv run batch_runner.py --local"
+MAKE_CURVES = "uv run concept_alignment.py"
+MAKE_FAILURES = "uv run failure_classifier.py"
+_TEMPORARY = ".writing-"
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary sibling; on success fsync it and put it in place of ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f"{_TEMPORARY}{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        Path(name).chmod(0o644)
+        os.replace(name, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that a killed run left beside its artefacts in ``folder``.
+
+    Only for the holder of the run folder's lock: no one else may be writing there.
+    """
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        path.unlink(missing_ok=True)
+
+
+def canonical_json(data: Any, *, indent: int | None = 1) -> str:
+    """Return ``data`` as deterministic JSON text; NaN and infinities are refused."""
+    return (
+        json.dumps(data, ensure_ascii=False, sort_keys=True, indent=indent, allow_nan=False) + "\n"
+    )
+
+
+def digest(data: Any) -> str:
+    """Return the sha256 of the canonical JSON of ``data``."""
+    return hashlib.sha256(canonical_json(data).encode()).hexdigest()
+
+
+def save_json(path: Path, data: Any, *, indent: int | None = 1) -> None:
+    """Write ``data`` as canonical JSON, atomically."""
+    _write(path, canonical_json(data, indent=indent).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_write(path) as handle:
+        handle.write(content)
+    _record_sum(path, content)
+
+
+def _sums(path: Path) -> tuple[Path, str] | None:
+    """Return the SHA256SUMS that covers ``path`` and its name there (read by ``sha256sum -c``)."""
+    if path.parent.name == "results":
+        return path.parent / "SHA256SUMS", path.name
+    if path.name == "p1_edge_cases.json":
+        return path.parent / "results" / "SHA256SUMS", f"../{path.name}"
+    return None
+
+
+def _read_sums(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    return {name: sha for sha, _, name in (line.partition("  ") for line in lines) if name}
+
+
+def _record_sum(path: Path, content: bytes) -> None:
+    where = _sums(path)
+    if where is not None:
+        sums = _read_sums(where[0]) | {where[1]: hashlib.sha256(content).hexdigest()}
+        with atomic_write(where[0]) as handle:
+            handle.write("".join(f"{sums[n]}  {n}\n" for n in sorted(sums)).encode())
+
+
+def _check_sum(path: Path, content: bytes, make: str) -> None:
+    """Refuse a result that is not what was written; one that no SHA256SUMS lists passes."""
+    where = _sums(path)
+    expected = _read_sums(where[0]).get(where[1]) if where else None
+    if where and expected and hashlib.sha256(content).hexdigest() != expected:
+        raise StudyError(
+            f"{path}: altered since it was written ({where[0]}); make it anew with: {make}"
+        )
+
+
+def load_json(path: Path, make: str) -> Any:
+    """Read JSON; StudyError names ``path`` and the command ``make`` that writes it."""
+    try:
+        content = path.read_bytes()
+        _check_sum(path, content, make)
+        text = content.decode("utf-8")
+    except FileNotFoundError:
+        raise StudyError(f"{path}: missing; make it with: {make}") from None
+    except IsADirectoryError:
+        raise StudyError(f"{path}: is a folder, not a file; move it away, then: {make}") from None
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path}: not UTF-8 ({error}); make it anew with: {make}") from None
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: cannot be read ({error})") from None
+    return parse_json(text, str(path), make)
+
+
+def parse_json(text: str, source: str, make: str) -> Any:
+    """Parse strict JSON: finite numbers, no lone surrogates, so that it can be written again."""
+    try:
+        data = json.loads(text, parse_float=_finite_float, parse_constant=_finite_float)
+        if re.search(r"\\u[dD][89a-fA-F]", text):
+            json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise StudyError(
+            f"{source}: holds a lone surrogate; mend it or make it anew with: {make}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise StudyError(f"{source}: not valid JSON ({error}); make it anew with: {make}") from None
+    return data
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return value
+
+
+def need(record: Any, name: str, kind: type | tuple[type, ...], where: str, make: str) -> Any:
+    if not isinstance(record, dict) or name not in record:
+        raise StudyError(
+            f"{where}: field {name!r} is missing; mend it or make it anew with: {make}"
+        )
+    value = record[name]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise StudyError(
+            f"{where}: field {name!r} has the wrong type ({type(value).__name__}); "
+            f"mend it or make it anew with: {make}"
+        )
+    return value
+
+
+def need_name(record: Any, name: str, where: str, make: str) -> str:
+    """Return an identifier: it becomes part of ids and messages, never of a path outside."""
+    value = str(need(record, name, str, where, make))
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+        raise StudyError(
+            f"{where}: field {name!r} must be at most 100 letters, digits, . _ -, is "
+            f"{value[:60]!r}; mend it or make it anew with: {make}"
+        )
+    return value
+
+
+def save_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a long table: floats with 6 significant digits, missing values empty."""
+    _write(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
+
+
+def load_csv(path: Path, columns: tuple[str, ...], make: str) -> pd.DataFrame:
+    """Read a table and check its columns; text cells stay text, empty ones become ''."""
+    import pandas as pd
+
+    try:
+        content = path.read_bytes()
+        _check_sum(path, content, make)
+        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise StudyError(f"{path}: missing; make it with: {make}") from None
+    except (ValueError, OSError, OverflowError) as error:
+        raise StudyError(f"{path}: not a readable table ({error}); make it anew: {make}") from None
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise StudyError(f"{path}: column {missing[0]!r} is missing; make it anew with: {make}")
+    return table
+
+
+def finite(value: float, digits: int = 6) -> float | None:
+    """Round a number for JSON; NaN becomes None."""
+    return None if not math.isfinite(value) else float(f"{value:.{digits}g}")
+
+
+def finite_list(values: np.ndarray, digits: int = 5) -> list[float | None]:
+    """Round a vector for JSON; NaN becomes None."""
+    return [finite(float(value), digits) for value in values]

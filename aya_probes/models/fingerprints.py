@@ -1,0 +1,48 @@
+"""Hashes that identify a model's files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from aya_probes.errors import StudyError
+from aya_probes.suites import Variant
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file as lower-case hex."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def folder_sha256(folder: Path, names: Sequence[str]) -> str:
+    """Return one sha256 for the named files of a folder, in the order given."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(file_sha256(folder / name).encode())
+    return digest.hexdigest()
+
+
+def adapter_sha256(folder: Path, variant: str) -> str:
+    """Return the hash of an adapter's configuration and weights; StudyError if one is missing."""
+    for name in ADAPTER_FILES:
+        if not (folder / name).is_file():
+            raise StudyError(
+                f"{folder / name}: variant {variant}'s adapter is missing; "
+                "restore it, or make it with train_adapters.py"
+            )
+    return folder_sha256(folder, ADAPTER_FILES)
+
+
+def model_sha256(folder: Path, variant: Variant) -> str:
+    """Return the hash of a model's configuration and weights; StudyError if there is none."""
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not (folder / "config.json").is_file() or (not weights and variant.role != "untrained"):
+        raise StudyError(
+            f"{folder}: no model of variant {variant.name} here "
+            "(config.json and *.safetensors expected); mend `path` in the suite file"
+        )
+    return folder_sha256(folder, ["config.json", *weights])

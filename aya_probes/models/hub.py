@@ -1,0 +1,226 @@
+"""Repositories of the Hugging Face hub: one commit, its files, their hashes, and plain messages.
+
+A model is fetched whole (``huggingface_hub.snapshot_download``: cached, resumed, offline with
+``HF_HUB_OFFLINE=1``) and then loaded from its folder, so that a download can fail in one place
+only. Weights are safetensors; no code of a repository is ever run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aya_probes import errors
+from aya_probes.errors import StudyError
+from aya_probes.models import fingerprints
+
+if TYPE_CHECKING:
+    import httpx2
+
+SITE = "https://huggingface.co"
+_SETTINGS = ("*.json", "*.model", "merges.txt", "vocab.txt")
+_WEIGHTS = ("*.safetensors",)
+_ELSEWHERE = ("*/*",)  # original checkpoints, ONNX exports …
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository as the messages name it."""
+
+    name: str
+    wanted_by: str  # what needs it: "variant fire", "--corpus flores"
+    without: str  # how to go on without it
+    kind: str = "model"  # model | dataset
+
+    @property
+    def url(self) -> str:
+        """Return the page where its licence is accepted."""
+        return f"{SITE}/{'datasets/' if self.kind == 'dataset' else ''}{self.name}"
+
+
+def fetch_model(repository: Repository, revision: str | None, *, weights: bool) -> Path:
+    """Return the local folder of a model's files, fetched if need be; its name is the commit.
+
+    Every file is checked against the hash that the hub gives for it. Raises StudyError that
+    says what to do about a gate, a missing repository, a broken network or a broken file.
+    """
+    import huggingface_hub
+
+    wanted = [*_SETTINGS, *(_WEIGHTS if weights else ())]
+    with explain_errors(repository):
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                repository.name,
+                revision=revision,
+                allow_patterns=wanted,
+                ignore_patterns=list(_ELSEWHERE),
+            )
+        )
+    for path in sorted(folder.iterdir()):
+        if any(path.match(pattern) for pattern in wanted):
+            _check_file(path, repository)
+    if weights and not list(folder.glob("*.safetensors")):
+        raise StudyError(
+            f"{repository.wanted_by}: {repository.name} at {folder.name} has no safetensors "
+            "weights, and other formats can run code; choose another repository or revision"
+        )
+    return folder
+
+
+def _check_file(path: Path, repository: Repository) -> None:
+    """Check a cached file against the hub's hash of it, which is the name of its blob.
+
+    LFS files are named by their sha256, others by git's sha1. A cache without symbolic links keeps
+    no such name: nothing is checked there.
+    """
+    if not path.is_symlink():
+        return
+    expected = path.readlink().name
+    if not path.is_file():
+        found = "missing"
+    elif re.fullmatch(r"[0-9a-f]{64}", expected):
+        found = fingerprints.file_sha256(path)
+    elif re.fullmatch(r"[0-9a-f]{40}", expected):
+        data = path.read_bytes()
+        found = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    else:
+        return
+    if found != expected:
+        raise StudyError(
+            f"{repository.wanted_by}: {path}: its hash is {found}, the hub says {expected}; delete "
+            f"{path.resolve()} and run again: it is fetched anew"
+        )
+
+
+def describe_model(repository: Repository, revision: str | None) -> tuple[dict[str, Any], int]:
+    """Return a model's configuration and the bytes of its safetensors; fetches no weights."""
+    import huggingface_hub
+
+    with explain_errors(repository):
+        name, api = repository.name, huggingface_hub.HfApi()
+        config = huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
+        files = api.model_info(name, revision=revision, files_metadata=True).siblings or []
+        size = sum(f.size or 0 for f in files if f.rfilename.endswith(".safetensors"))
+        return dict(json.loads(Path(config).read_text("utf-8"))), size
+
+
+def dataset_commit(repository: Repository) -> str | None:
+    """Return the commit of a dataset's main branch, None when HF_HUB_OFFLINE is set.
+
+    Asks the hub for access too: ``datasets`` would fall back to any older copy in the cache.
+    """
+    import huggingface_hub
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return None
+    with explain_errors(repository):
+        huggingface_hub.auth_check(repository.name, repo_type=repository.kind)
+        return str(huggingface_hub.HfApi().dataset_info(repository.name).sha)
+
+
+@contextlib.contextmanager
+def explain_errors(repository: Repository, *more: type[Exception]) -> Iterator[None]:
+    """Turn the hub clients' failures (and ``more``) inside into one StudyError with the mend."""
+    import httpx2
+    from huggingface_hub.utils import disable_progress_bars, logging
+
+    logging.set_verbosity_error()
+    disable_progress_bars()
+    _bound_waiting()
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, httpx2.HTTPError, *more) as error:
+        # RuntimeError: what the Xet client raises when a transfer fails.
+        if errors.is_disk_error(error):
+            raise
+        message = f"{repository.wanted_by}: {_explain(error, repository)}"
+        if repository.without:
+            message += f"; {repository.without}"
+        raise StudyError(message) from None
+
+
+@functools.cache
+def _bound_waiting() -> None:
+    """Give every request of the client a timeout: some of its calls would wait for ever."""
+    import httpx2
+    from huggingface_hub import constants, get_session, set_client_factory
+
+    def bound(request: httpx2.Request) -> None:
+        timeouts = request.extensions.setdefault("timeout", {})
+        for phase in ("connect", "read", "write", "pool"):
+            if timeouts.get(phase) is None:
+                timeouts[phase] = constants.HF_HUB_ETAG_TIMEOUT
+
+    hooks = {"request": [*get_session().event_hooks["request"], bound]}
+    set_client_factory(lambda: httpx2.Client(event_hooks=hooks, follow_redirects=True))
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and what led to it, outermost first."""
+    found: list[BaseException] = []
+    while error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__ or error
+    return found
+
+
+def _explain(error: BaseException, repository: Repository) -> str:
+    import httpx2
+    from huggingface_hub import constants
+    from huggingface_hub import errors as hub_errors
+
+    def first(*kinds: type[BaseException]) -> Any:
+        return next((link for link in _chain(error) if isinstance(link, kinds)), None)
+
+    response = getattr(first(hub_errors.HfHubHTTPError), "response", None)
+    status = getattr(response, "status_code", None)
+    login = "sign in with `uv run hf auth login`"
+    if first(hub_errors.GatedRepoError):
+        if status == 403:
+            return (
+                f"your account has no access to {repository.name}: accept its licence at "
+                f"{repository.url} and wait until it is granted (or {login} as another user)"
+            )
+        return f"{repository.name} is gated: accept its licence at {repository.url} and {login}"
+    if first(hub_errors.RevisionNotFoundError):
+        return f"{repository.name} has no such revision; mend `revision` in the suite file"
+    if first(hub_errors.RepositoryNotFoundError):
+        return (
+            f"{repository.name} does not exist, or your token may not see it: look at "
+            f"{repository.url}, mend the name, or {login}"
+        )
+    if first(hub_errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
+        return (
+            f"HF_HUB_OFFLINE is set and {repository.name} is not wholly in the cache "
+            f"({constants.HF_HUB_CACHE}); unset it and run again"
+        )
+    if first(httpx2.TimeoutException):
+        return (
+            f"{constants.ENDPOINT} stopped answering (HF_HUB_ETAG_TIMEOUT "
+            f"{constants.HF_HUB_ETAG_TIMEOUT} s, HF_HUB_DOWNLOAD_TIMEOUT "
+            f"{constants.HF_HUB_DOWNLOAD_TIMEOUT} s); run again, the files fetched are kept"
+        )
+    if response is not None:
+        said = response.headers.get("X-Error-Message") or response.reason_phrase
+        mend = login if status in (401, 403) else "run again later"
+        return f"{constants.ENDPOINT} refused {repository.name} ({status} {said}); {mend}"
+    if first(httpx2.TransportError):
+        return (
+            f"{constants.ENDPOINT} cannot be reached; check the network and run again, or set "
+            "HF_HUB_OFFLINE=1 to use what is in the cache"
+        )
+    said = list(dict.fromkeys(_first_line(link) for link in (error, _chain(error)[-1])))
+    text = errors.escape_hidden(": ".join(said))
+    return f"{repository.name}: {text}; run again, the files fetched are kept"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)

@@ -1,0 +1,197 @@
+"""Load one variant of a suite and capture its residual stream.
+
+Works for any causal language model that ``AutoModelForCausalLM`` loads: blocks and final norm are
+found by structure. Row 0 is the input of block 0 (position embeddings included), row i the output
+of block i, 1..L, before the final norm; the final norm's output is one further row (ADR-005).
+Its top level imports torch: only stages that run models import it, and only when they do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from aya_probes import errors, suites
+from aya_probes.errors import StudyError
+from aya_probes.models import embedded, fingerprints, hub, residuals
+from aya_probes.suites import Variant
+
+transformers_logging.set_verbosity_error()
+
+
+transformers_logging.disable_progress_bar()
+
+
+Identity = dict[str, str | int | None]  # what identifies a variant's weights in a plan
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a variant's weights lie on this machine and what identifies them in a plan."""
+
+    location: str  # a local folder
+    adapter: Path | None
+    identity: Identity
+
+
+def choose_device(requested: str) -> tuple[torch.device, str]:
+    """Return the device for ``--device`` and the reason; raises StudyError if it is not there."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if requested == "cuda" and not cuda:
+        raise StudyError("--device cuda: no CUDA device is available; use --device cpu")
+    if requested == "mps" and not mps:
+        raise StudyError("--device mps: no MPS device is available; use --device cpu")
+    if requested != "auto":
+        return torch.device(requested), "asked for"
+    if cuda:
+        return torch.device("cuda"), f"CUDA is available ({torch.cuda.get_device_name(0)})"
+    if mps:
+        return torch.device("mps"), "no CUDA; Apple MPS is available"
+    return torch.device("cpu"), "no CUDA and no MPS"
+
+
+def choose_dtype(requested: str, device: torch.device) -> torch.dtype:
+    """Return the compute precision; float16 is never used (its range overflows)."""
+    if requested == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if requested == "bf16" else torch.float32
+
+
+def resolve_source(variant: Variant) -> Source:
+    """Find a variant's files: convert or check the cache, hash local weights, pin a hub commit."""
+    identity: Identity = {"role": variant.role}
+    if variant.package:
+        assert variant.sha256 is not None  # checked when the suite was read
+        location = str(embedded.converted_weights(variant.package, variant.sha256, variant.repo))
+        identity |= {"package": variant.package, "sha256": variant.sha256}
+    elif variant.path:
+        folder = suites.resolve_path(variant.path)
+        location = str(folder)
+        identity |= {"path": variant.path, "sha256": fingerprints.model_sha256(folder, variant)}
+        if variant.sha256 and variant.sha256 != identity["sha256"]:
+            raise StudyError(
+                f"{folder}: weights have sha256 {identity['sha256']}, the suite "
+                f"expects {variant.sha256} for variant {variant.name}"
+            )
+    else:
+        assert variant.repo is not None
+        folder = hub.fetch_model(
+            hub_repository(variant), variant.revision, weights=variant.role != "untrained"
+        )
+        location = str(folder)
+        identity |= {"repo": variant.repo, "revision": folder.name}
+    adapter = None
+    if variant.adapter and variant.role != "untrained":
+        adapter = suites.resolve_path(variant.adapter)
+        identity["adapter_sha256"] = fingerprints.adapter_sha256(adapter, variant.name)
+        if variant.adapter_sha256 and variant.adapter_sha256 != identity["adapter_sha256"]:
+            raise StudyError(
+                f"{adapter}: the adapter's sha256 is {identity['adapter_sha256']}, the suite "
+                f"expects {variant.adapter_sha256} for variant {variant.name}; restore its files, "
+                "or write the hash into the suite file if it was trained anew"
+            )
+    if variant.role == "untrained":
+        identity["seed"] = variant.seed
+    return Source(location, adapter, identity)
+
+
+def hub_repository(variant: Variant) -> hub.Repository:
+    """Return a variant's hub repository, with the way to go on without it."""
+    assert variant.repo is not None
+    without = "or try without a hub: uv run build_stimuli.py --suite mini"
+    return hub.Repository(variant.repo, f"variant {variant.name}", without)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether a device's memory was used up; only CUDA has an exception of its own for it."""
+    text = re.search(r"out of memory|can't allocate memory", str(error), re.IGNORECASE)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and text is not None
+    )
+
+
+@contextlib.contextmanager
+def model_errors(variant: Variant, source: Source) -> Iterator[None]:
+    """Turn the library's refusal of a model's files into one message that names them."""
+    try:
+        yield
+    except Exception as error:  # the libraries raise of every kind, ``Exception`` itself included
+        if isinstance(error, StudyError) or errors.is_disk_error(error):
+            raise
+        if is_out_of_memory(error):
+            raise StudyError(
+                f"variant {variant.name}: not enough memory to load it; use --dtype bf16, or a "
+                "device with more memory"
+            ) from None
+        text = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise StudyError(
+            f"variant {variant.name}: the model in {source.location} cannot be loaded "
+            f"({type(error).__name__}: {errors.escape_hidden(text)}); mend or replace its files"
+        ) from None
+
+
+def load_variant(
+    variant: Variant, source: Source, *, device: torch.device, dtype: torch.dtype
+) -> residuals.LoadedModel:
+    """Load a variant for inference; role ``untrained`` gets seeded random weights instead.
+
+    Only safetensors are read and no code of the model's folder is run. Raises StudyError for files
+    that do not make a whole model: the library would fill gaps with random weights.
+    """
+    where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    with model_errors(variant, source):
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **where)
+        if variant.role == "untrained":
+            config = AutoConfig.from_pretrained(source.location, **where)
+            torch.manual_seed(variant.seed)
+            causal_lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(dtype)
+        else:
+            causal_lm, report = AutoModelForCausalLM.from_pretrained(
+                source.location,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                **where,
+            )
+            _check_whole(variant, source, report)
+    if not tokenizer.is_fast:
+        raise StudyError(
+            f"variant {variant.name}: its tokenizer has no offsets (not a fast "
+            "tokenizer), so the concept's tokens cannot be found"
+        )
+    if source.adapter is not None:
+        from peft import PeftModel
+
+        with model_errors(variant, source):
+            causal_lm = PeftModel.from_pretrained(causal_lm, source.adapter).merge_and_unload()
+    with model_errors(variant, source):
+        causal_lm = causal_lm.to(device)
+    return wrap(causal_lm, tokenizer, device, dtype)
+
+
+def _check_whole(variant: Variant, source: Source, report: dict[str, Any]) -> None:
+    missing = sorted(str(key) for key in report["missing_keys"])
+    if missing:
+        raise StudyError(
+            f"variant {variant.name}: the weights in {source.location} lack {len(missing)} tensors "
+            f"of the model (first: {missing[0]}); fetch or save them anew"
+        )
+
+
+def wrap(
+    causal_lm: nn.Module, tokenizer: Any, device: torch.device, dtype: torch.dtype
+) -> residuals.LoadedModel:
+    """Make a LoadedModel of a causal LM: evaluation mode, blocks and final norm found."""
+    causal_lm.eval().requires_grad_(False)
+    decoder = causal_lm.get_decoder()
+    blocks, final_norm = residuals.find_blocks(decoder)
+    return residuals.LoadedModel(decoder, causal_lm, tokenizer, blocks, final_norm, device, dtype)

@@ -1,0 +1,128 @@
+"""A loaded model and its residual stream: finding blocks, hooks, one forward pass."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from aya_probes.errors import StudyError
+
+Reduce = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass
+class LoadedModel:
+    """A variant ready to run: the decoder without its language-model head, and its tokenizer."""
+
+    decoder: nn.Module
+    causal_lm: nn.Module
+    tokenizer: Any
+    blocks: nn.ModuleList
+    final_norm: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def n_blocks(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.decoder.config.hidden_size)
+
+
+@contextlib.contextmanager
+def on_device(loaded: LoadedModel, device: torch.device) -> Iterator[None]:
+    """Keep a model on another device while the context lasts."""
+    before = loaded.device
+    try:
+        loaded.causal_lm.to(device)
+        loaded.device = device
+        yield
+    finally:
+        loaded.causal_lm.to(before)
+        loaded.device = before
+
+
+def find_blocks(decoder: nn.Module) -> tuple[nn.ModuleList, nn.Module]:
+    """Return the decoder's block list and its final norm, found by structure.
+
+    The blocks are the only ModuleList of ``num_hidden_layers`` modules of one type family; the
+    final norm is the last norm beside it. Raises StudyError if either is not found.
+    """
+    depth = decoder.config.num_hidden_layers
+    for parent in decoder.modules():
+        children = list(parent.named_children())
+        for position, (_, child) in enumerate(children):
+            if isinstance(child, nn.ModuleList) and len(child) == depth:
+                norms = [
+                    m for _, m in children[position + 1 :] if "norm" in type(m).__name__.lower()
+                ]
+                if norms:
+                    return child, norms[-1]
+    raise StudyError(
+        f"{type(decoder).__name__}: found no list of {depth} blocks followed by a "
+        "final norm; this architecture is not supported"
+    )
+
+
+def _hidden(output: Any) -> torch.Tensor:
+    return output if isinstance(output, torch.Tensor) else output[0]
+
+
+@contextlib.contextmanager
+def capture(loaded: LoadedModel, reduce: Reduce) -> Iterator[dict[int, torch.Tensor]]:
+    """Collect ``reduce(hidden)`` of every row during forward passes inside the context.
+
+    ``hidden`` is ``[batch, tokens, hidden]``. Keys: 0 = input of block 0, i = output of block i,
+    L + 1 = output of the final norm. Hooks are removed on exit, whatever happens.
+    """
+    rows: dict[int, torch.Tensor] = {}
+    handles = []
+
+    def before_first(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        rows[0] = reduce(args[0] if args else kwargs["hidden_states"])
+
+    def after(row: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            rows[row] = reduce(_hidden(output))
+
+        return hook
+
+    try:
+        handles.append(loaded.blocks[0].register_forward_pre_hook(before_first, with_kwargs=True))
+        for index, block in enumerate(loaded.blocks, start=1):
+            handles.append(block.register_forward_hook(after(index)))
+        handles.append(loaded.final_norm.register_forward_hook(after(loaded.n_blocks + 1)))
+        yield rows
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def forward(
+    loaded: LoadedModel,
+    input_ids: torch.Tensor,
+    *,
+    position_ids: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+) -> None:
+    """Run the decoder once, without cache and without the language-model head.
+
+    ``position_ids`` that restart at 0 mark packed texts: attention stays inside each. The mask
+    must then be None (an all-ones mask would silently join the texts), and the cache off.
+    """
+    if position_ids is not None and attention_mask is not None:
+        raise ValueError("packed texts take no attention mask: it would join them")
+    with torch.inference_mode():
+        loaded.decoder(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            use_cache=False,
+        )

@@ -1,0 +1,1 @@
+"""Planted truth: vectors, models and runs whose answer is known."""

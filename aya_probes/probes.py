@@ -1,0 +1,157 @@
+"""Concept probes and perturbation pairs: the texts that this project wrote."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aya_probes import errors, files
+from aya_probes.errors import StudyError
+
+if TYPE_CHECKING:
+    pass
+
+MAX_CHARACTERS = 10_000  # of a text: a sentence, not a document
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # Unicode's Cc and Cs
+
+
+def check_text(text: str, where: str, mend: str) -> str:
+    """Return ``text`` if a model can be asked to read it.
+
+    Zero-width and bidirectional characters are data and stay. Raises StudyError for an empty or
+    over-long text, control characters and lone surrogates.
+    """
+    if not text.strip():
+        raise StudyError(f"{where}: the text is empty; {mend}")
+    if len(text) > MAX_CHARACTERS:
+        raise StudyError(
+            f"{where}: the text has {len(text)} characters, a sentence at most {MAX_CHARACTERS}; "
+            f"{mend}"
+        )
+    hidden = _CONTROL.search(text)
+    if hidden:
+        raise StudyError(
+            f"{where}: the text holds {errors.escape_hidden(hidden[0])}, a control character or "
+            f"lone surrogate, at position {hidden.start()}; {mend}"
+        )
+    return text
+
+
+@dataclass(frozen=True)
+class ProbeSentence:
+    """A carrier sentence and the concept's surface form in it."""
+
+    wording: int
+    text: str
+    surface: str
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Return the character span of the surface form."""
+        start = self.text.index(self.surface)
+        return start, start + len(self.surface)
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A concept: id, English name, and per language its term, sources and sentences."""
+
+    id: str
+    concept: str
+    category: str
+    terms: dict[str, str]
+    sources: dict[str, list[str]]
+    sentences: dict[str, list[ProbeSentence]]
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def load_probes(path: Path) -> list[Concept]:
+    """Load the concept probes; every surface form must occur exactly once in its sentence."""
+    make = "git checkout data/concept_probes.json (or mend the file)"
+    raw = files.load_json(path, make)
+    concepts = []
+    for row in files.need(raw, "concepts", list, str(path), make):
+        cid = files.need_name(row, "id", f"{path}: concepts", make)
+        where = f"{path}: {cid}"
+        terms, sources, sentences = {}, {}, {}
+        for code, entry in files.need(row, "languages", dict, where, make).items():
+            here = f"{where}: {code}"
+            terms[code] = files.need(entry, "term", str, here, make)
+            sources[code] = files.need(entry, "sources", list, here, make)
+            if not all(isinstance(source, str) for source in sources[code]):
+                raise StudyError(f"{here}: sources must be strings; mend them")
+            sentences[code] = [
+                _probe_sentence(s, here, make)
+                for s in files.need(entry, "sentences", list, here, make)
+            ]
+            wordings = [sentence.wording for sentence in sentences[code]]
+            if sorted(set(wordings)) != wordings or not wordings:
+                raise StudyError(f"{here}: wordings must be distinct and in order, are {wordings}")
+        concepts.append(
+            Concept(
+                cid,
+                files.need(row, "concept", str, where, make),
+                files.need(row, "category", str, where, make),
+                terms,
+                sources,
+                sentences,
+                files.need(row, "notes", dict, where, make) if "notes" in row else {},
+            )
+        )
+    if len({concept.id for concept in concepts}) != len(concepts):
+        raise StudyError(f"{path}: concepts: an id occurs twice")
+    return concepts
+
+
+def _probe_sentence(raw: Any, where: str, make: str) -> ProbeSentence:
+    sentence = ProbeSentence(
+        files.need(raw, "wording", int, where, make),
+        files.need(raw, "text", str, where, make),
+        files.need(raw, "surface", str, where, make),
+    )
+    check_text(sentence.text, f"{where}: wording {sentence.wording}", "mend the sentence")
+    count = sentence.text.count(sentence.surface) if sentence.surface else 0
+    if count != 1:
+        raise StudyError(
+            f"{where}: wording {sentence.wording}: surface {sentence.surface[:60]!r} occurs "
+            f"{count} times in its sentence, must occur once; mend `surface`"
+        )
+    return sentence
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """A changed form of a probe sentence, its failure category known by construction."""
+
+    id: str
+    category: str
+    language: str  # of the parent
+    tag: str  # BCP-47 of the perturbed text
+    concept_id: str
+    wording: int
+    text: str
+    change: str  # what was done
+
+
+def load_perturbations(path: Path) -> tuple[list[Perturbation], dict[str, list[str]]]:
+    """Load the perturbation pairs and the per-language lexicons of formal terms."""
+    make = "git checkout data/perturbations.json (or mend the file)"
+    raw = files.load_json(path, make)
+    pairs = []
+    for number, row in enumerate(files.need(raw, "pairs", list, str(path), make)):
+        where = f"{path}: pairs[{number}]"
+        text = {
+            name: files.need(row, name, str, where, make)
+            for name in ("category", "language", "tag", "text", "change")
+        } | {name: files.need_name(row, name, where, make) for name in ("id", "concept_id")}
+        check_text(text["text"], where, "mend `text`")
+        pairs.append(Perturbation(wording=files.need(row, "wording", int, where, make), **text))
+    if len({pair.id for pair in pairs}) != len(pairs):
+        raise StudyError(f"{path}: pairs: an id occurs twice")
+    lexicons = files.need(raw, "lexicons", dict, str(path), make)
+    for code, terms in lexicons.items():
+        if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms):
+            raise StudyError(f"{path}: lexicons: {code!r} must be a list of terms; mend it")
+    return pairs, lexicons

@@ -1,0 +1,35 @@
+"""Where the project lies, its cache folder, its schema version and its seed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMA_VERSION = 2  # of the files on disk: raised when a field is renamed or changes its meaning
+SEED = 20260201  # one seed for every random draw of a run unless --seed says otherwise
+
+
+def cache_dir() -> Path:
+    """Return the user's cache folder of this project (``AYA_PROBES_CACHE`` overrides it)."""
+    override = os.environ.get("AYA_PROBES_CACHE")
+    if override:
+        return Path(override)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "aya-cross-lingual-probes"
+
+
+@functools.cache
+def source_hash() -> str:
+    """Return the sha256 over the package's source files: provenance, never a reason to recompute.
+
+    What decides that an artefact is stale is a version number beside the arithmetic (ADR-012).
+    """
+    package = Path(__file__).resolve().parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

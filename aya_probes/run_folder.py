@@ -1,0 +1,143 @@
+"""The files of one run, and the lock that keeps a second run out of its folder.
+
+The operating system holds the lock, so the lock of a killed process is free at once. The text in
+the lock file only says who holds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aya_probes import errors, project
+from aya_probes.errors import StudyError
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where a run's files lie: the repository root or ``--run-dir``."""
+
+    run_dir: Path = project.ROOT
+
+    @property
+    def manifest(self) -> Path:
+        return self.run_dir / "data" / "stimulus_manifest.json"
+
+    @property
+    def activations(self) -> Path:
+        return self.run_dir / "activations"
+
+    @property
+    def results(self) -> Path:
+        return self.run_dir / "results"
+
+    @property
+    def curves(self) -> Path:
+        return self.results / "alignment_curves.json"
+
+    @property
+    def commitment(self) -> Path:
+        return self.results / "commitment_matrix.csv"
+
+    @property
+    def contrasts(self) -> Path:
+        return self.results / "contrasts.csv"
+
+    @property
+    def token_audit(self) -> Path:
+        return self.results / "token_audit.json"
+
+    @property
+    def published(self) -> Path:
+        return self.results / "published_reanalysis.json"
+
+    @property
+    def failure_cases(self) -> Path:
+        return self.results / "failure_cases.csv"
+
+    @property
+    def failure_tests(self) -> Path:
+        return self.results / "failure_tests.csv"
+
+    @property
+    def edge_cases(self) -> Path:
+        return self.run_dir / "p1_edge_cases.json"
+
+    @property
+    def assets(self) -> Path:
+        return self.run_dir / "assets"
+
+    def flag(self) -> str:
+        """Return the `` --run-dir …`` that later commands need, or nothing for the default."""
+        return "" if self.run_dir.resolve() == project.ROOT else f" --run-dir {self.run_dir}"
+
+
+LOCK_NAME = ".run-lock.json"
+_BUSY = (errno.EAGAIN, errno.EACCES)
+_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@contextlib.contextmanager
+def lock_run(folder: Path, command: str) -> Iterator[None]:
+    """Keep ``folder`` for this process while the context lasts.
+
+    Raises StudyError that names the holder (process, host, command, since) if another run has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_NAME
+    with contextlib.ExitStack() as stack:
+        descriptor = _lock(path)
+        if descriptor is None:
+            print(
+                f"note: {folder}: this disk has no file locks; run one at a time", file=sys.stderr
+            )
+        else:
+            stack.callback(os.close, descriptor)
+            stack.callback(path.unlink, missing_ok=True)  # first: still locked
+            os.write(descriptor, json.dumps(_holder(command)).encode())
+        yield
+
+
+def _lock(path: Path) -> int | None:
+    import fcntl
+
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                    os.ftruncate(descriptor, 0)  # what a killed run left
+                    return descriptor
+            os.close(descriptor)  # its last holder removed the file in between: once more
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in _UNSUPPORTED:
+                return None
+            if error.errno not in _BUSY:
+                raise
+            raise StudyError(f"{path.parent}: {_who(path)}; wait for it or stop it") from None
+
+
+def _holder(command: str) -> dict[str, str | int]:
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": now}
+
+
+def _who(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return errors.escape_hidden(
+            f"in use by {holder['command']} (process {holder['pid']} on {holder['host']}, "
+            f"since {holder['since']})"
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"in use by another run (its name is not readable in {path.name})"

@@ -1,0 +1,304 @@
+"""Suites: a set of variants of one model and its languages, declared in TOML.
+
+No model name, layer count or language list is in code: ``data/suites/`` and
+``data/languages.toml`` hold them.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from aya_probes import errors, project
+
+SUITE_DIR = project.ROOT / "data" / "suites"
+LANGUAGE_FILE = project.ROOT / "data" / "languages.toml"
+DEFAULT_SUITE = "mini"
+ROLES = ("base", "control", "regional", "untrained")
+CORPORA = ("flores", "cldr")
+
+
+@dataclass(frozen=True)
+class Language:
+    """One row of ``data/languages.toml``."""
+
+    code: str  # BCP-47, as used in every artefact
+    name: str
+    script: str  # ISO 15924
+    flores: str  # FLORES config, e.g. eng_Latn
+    ntrex: str  # file code of NTREX-128, "" where it has none
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model of a suite: where its weights come from and what part it plays."""
+
+    name: str
+    role: str
+    repo: str | None = None
+    revision: str | None = None
+    path: str | None = None
+    package: str | None = None
+    sha256: str | None = None
+    adapter: str | None = None
+    adapter_sha256: str | None = None
+    targets: tuple[str, ...] = ()
+    default: bool = True
+    seed: int = 0  # role "untrained": seed of the random weights
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A set of variants of one model, the languages to compare and the parallel corpus."""
+
+    name: str
+    pivot: str
+    languages: tuple[str, ...]
+    corpus: str
+    variants: tuple[Variant, ...]
+    probes: str = "data/concept_probes.json"
+    perturbations: str = "data/perturbations.json"
+    label: str = ""  # what figures and reports call the model
+    note: str = ""
+    allow_cpu: bool = False  # on Modal: compute without a GPU rather than stop
+
+    def variant(self, name: str) -> Variant:
+        """Return the variant called ``name``; raises UsageError listing the valid names."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise errors.UsageError(errors.unknown("variant", name, self.names()))
+
+    def names(self) -> list[str]:
+        """Return all variant names in the order of the suite file."""
+        return [variant.name for variant in self.variants]
+
+    def default_names(self) -> list[str]:
+        """Return the variants that a run without ``--variants`` uses."""
+        return [variant.name for variant in self.variants if variant.default]
+
+    def by_role(self, role: str) -> list[Variant]:
+        """Return the variants that play ``role``."""
+        return [variant for variant in self.variants if variant.role == role]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the suite as plain JSON types, for the manifest."""
+        plain = _plain(asdict(self))
+        if not self.allow_cpu:  # as in manifests written before this key
+            del plain["allow_cpu"]
+        return plain
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any], source: str) -> Suite:
+        """Rebuild a suite from a manifest; ``source`` names the file in errors."""
+        entries = raw.get("variants", [])
+        tables: dict[str, Any] = {}
+        for entry in entries if isinstance(entries, list) else []:
+            name = entry.get("name") if isinstance(entry, dict) else None
+            if not isinstance(name, str) or name in tables:
+                raise errors.StudyError(f"{source}: variants: a name is missing or occurs twice")
+            tables[name] = {key: value for key, value in entry.items() if key != "name"}
+        return _parse_suite({**raw, "variants": tables}, source)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def load_languages(path: Path = LANGUAGE_FILE) -> dict[str, Language]:
+    """Return every known language by BCP-47 code."""
+    languages = {}
+    for code, row in _read_toml(path).items():
+        where = f"{path}: [{code}]"
+        if not isinstance(row, dict):
+            raise errors.StudyError(f"{where} must be a table; mend the file")
+        row = _check_types(row, _LANGUAGE_TYPES, where)
+        for key in ("name", "script", "flores"):
+            if not row.get(key):
+                raise errors.StudyError(f"{where}: {key} is missing; mend the file")
+        languages[code] = Language(code=code, **{"ntrex": "", **row})
+    return languages
+
+
+def suite_names() -> list[str]:
+    """Return the suites that ship with the project."""
+    return sorted(path.stem for path in SUITE_DIR.glob("*.toml"))
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """Load a suite by name or from a TOML path.
+
+    Raises UsageError for an unknown name, StudyError for a file that breaks the schema.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        if name_or_path not in suite_names():
+            hint = "or a path ending in .toml"
+            raise errors.UsageError(
+                f"{errors.unknown('suite', name_or_path, suite_names())} ({hint})"
+            )
+        path = SUITE_DIR / f"{name_or_path}.toml"
+    if not path.is_file():
+        raise errors.UsageError(
+            f"--suite: no file {path}; shipped suites: {', '.join(suite_names())}"
+        )
+    raw = _read_toml(path)
+    tables = raw.get("variants")
+    for table in tables.values() if isinstance(tables, dict) else ():
+        for key in ("path", "adapter"):
+            if isinstance(table, dict) and isinstance(table.get(key), str):
+                table[key] = _portable(path.parent / table[key])
+    for key in ("probes", "perturbations"):
+        if isinstance(raw.get(key), str):
+            raw[key] = _portable(path.parent / raw[key])
+    return _parse_suite(raw, str(path))
+
+
+def _portable(path: Path) -> str:
+    """Spell a path relative to the repository where it lies inside it, else absolute."""
+    if "\0" in str(path):
+        return str(path)  # not a path; refused with the other control characters
+    resolved = path.resolve()
+    return (
+        resolved.relative_to(project.ROOT).as_posix()
+        if resolved.is_relative_to(project.ROOT)
+        else str(resolved)
+    )
+
+
+def resolve_path(path: str) -> Path:
+    """Return the file that a suite's path names (relative paths start at the repository)."""
+    return Path(path) if Path(path).is_absolute() else project.ROOT / path
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise errors.StudyError(f"{path}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise errors.StudyError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+_REPOSITORY = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?"
+_SUITE_TYPES = {
+    "name": str,
+    "pivot": str,
+    "languages": list,
+    "corpus": str,
+    "variants": dict,
+    "probes": str,
+    "perturbations": str,
+    "label": str,
+    "note": str,
+    "allow_cpu": bool,
+}
+_LANGUAGE_TYPES: dict[str, type] = {"name": str, "script": str, "flores": str, "ntrex": str}
+_VARIANT_TYPES = {
+    "role": str,
+    "repo": str,
+    "revision": str,
+    "path": str,
+    "package": str,
+    "sha256": str,
+    "adapter": str,
+    "adapter_sha256": str,
+    "targets": list,
+    "default": bool,
+    "seed": int,
+    "note": str,
+}
+
+
+def _check_types(raw: dict[str, Any], types: dict[str, type], where: str) -> dict[str, Any]:
+    clean = {key: value for key, value in raw.items() if value is not None}
+    for key, value in clean.items():
+        if key not in types:
+            raise errors.StudyError(f"{where}: {errors.unknown('key', key, types)}")
+        if not isinstance(value, types[key]) or (types[key] is int and isinstance(value, bool)):
+            kind = types[key].__name__
+            raise errors.StudyError(f"{where}: {key} must be a {kind}, is {_short(value)}")
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(value, list) and not isinstance(text, str):
+                raise errors.StudyError(f"{where}: {key} must hold strings, holds {_short(text)}")
+            if isinstance(text, str) and (len(text) > 1000 or errors.escape_hidden(text) != text):
+                raise errors.StudyError(
+                    f"{where}: {key} holds hidden or control characters, or is longer than 1000 "
+                    f"characters: {_short(text)}"
+                )
+    return clean
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _parse_suite(raw: dict[str, Any], source: str) -> Suite:
+    raw = _check_types(raw, _SUITE_TYPES, source)
+    for key in ("name", "pivot", "languages", "corpus", "variants"):
+        if not raw.get(key):
+            raise errors.StudyError(f"{source}: {key} is missing or empty")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", raw["name"]):
+        name = _short(raw["name"])
+        raise errors.StudyError(f"{source}: name {name} must be lower-case letters, digits, ._-")
+    known = load_languages()
+    languages = tuple(raw["languages"])
+    for code in languages:
+        if code not in known:
+            valid = errors.unknown("language", code, known)
+            raise errors.StudyError(
+                f"{source}: languages: {valid} (add a row to data/languages.toml)"
+            )
+    if len(set(languages)) != len(languages):
+        raise errors.StudyError(f"{source}: languages: a language is listed twice")
+    if raw["pivot"] not in languages:
+        raise errors.StudyError(f"{source}: pivot {raw['pivot']!r} is not in languages")
+    if raw["corpus"] not in CORPORA:
+        raise errors.StudyError(f"{source}: {errors.unknown('corpus', raw['corpus'], CORPORA)}")
+    variants = tuple(
+        _parse_variant(name, table, languages, source) for name, table in raw["variants"].items()
+    )
+    return Suite(**{**raw, "languages": languages, "variants": variants})
+
+
+def _parse_variant(name: str, raw: Any, languages: tuple[str, ...], source: str) -> Variant:
+    where = f"{source}: variants.{name}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # names a folder of the run
+        named = f"{source}: variants: {_short(name)}"
+        raise errors.StudyError(f"{named}: a variant's name must be letters, digits, _ and -")
+    if not isinstance(raw, dict):
+        raise errors.StudyError(f"{where} must be a table")
+    raw = _check_types(raw, _VARIANT_TYPES, where)
+    if raw.get("role") not in ROLES:
+        raise errors.StudyError(f"{where}: {errors.unknown('role', raw.get('role'), ROLES)}")
+    given = [key for key in ("path", "package", "repo") if raw.get(key)]
+    if not given:
+        raise errors.StudyError(f"{where}: needs one source: repo, path or package")
+    if "path" in given and len(given) > 1:
+        raise errors.StudyError(f"{where}: path cannot stand with {given[1]}: name one source")
+    if raw.get("repo") and not re.fullmatch(_REPOSITORY, raw["repo"]):
+        raise errors.StudyError(
+            f"{where}: repo {_short(raw['repo'])} is not a hub name (owner/name)"
+        )
+    if raw.get("package") and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", raw["package"]):
+        raise errors.StudyError(
+            f"{where}: package {_short(raw['package'])} is not a package's name"
+        )
+    if "package" in given and not raw.get("sha256"):
+        raise errors.StudyError(f"{where}: package needs sha256, the hash of the weights in it")
+    targets = tuple(raw.get("targets", ()))
+    for code in targets:
+        if code not in languages:
+            raise errors.StudyError(
+                f"{where}: targets: {errors.unknown('language', code, languages)}"
+            )
+    return Variant(**{**raw, "name": name, "targets": targets})

@@ -1,0 +1,106 @@
+"""Fill the tables of the documents from the results, so that no number in them is typed by hand.
+
+Each table stands between ``<!-- table:NAME -->`` and ``<!-- /table -->``. ``--check`` changes
+nothing and exits 1 if a table is out of date.
+
+Reads:  results/, runs/mini-flores/results/, benchmarks/results/, docs/*.json,
+        data/adapters/mini/*/card.json
+Writes: REPORT.md, README.md, docs/validation.md, docs/performance.md
+
+    uv run report/fill.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tables_alignment
+import tables_evidence
+import tables_performance
+from aya_probes import command_line, errors, files, project
+from aya_probes.errors import StudyError
+from aya_probes.run_folder import RunPaths
+
+MAKE = "uv run report/fill.py"
+DOCUMENTS = tuple(
+    project.ROOT / name
+    for name in ("REPORT.md", "README.md", "docs/validation.md", "docs/performance.md")
+)
+TABLES: dict[str, Callable[[RunPaths], str]] = {
+    function.__name__: function
+    for function in (
+        tables_alignment.peaks,
+        tables_alignment.detection,
+        tables_alignment.commitment,
+        tables_alignment.agnostic,
+        tables_alignment.shapes,
+        tables_alignment.contrasts,
+        tables_alignment.specificity,
+        tables_alignment.trained,
+        tables_alignment.parallel,
+        tables_alignment.parallel_flores,
+        tables_alignment.precision,
+        tables_evidence.abstract,
+        tables_evidence.claims,
+        tables_evidence.artefact,
+        tables_evidence.published_claims,
+        tables_evidence.published_regions,
+        tables_evidence.family_wise,
+        tables_evidence.coverage,
+        tables_evidence.contrast_validation,
+        tables_evidence.shape_validation,
+        tables_evidence.layer_validation,
+        tables_evidence.decoys,
+        tables_evidence.failures,
+        tables_evidence.adapters,
+    )
+} | tables_performance.TABLES
+
+
+def fill(text: str, paths: RunPaths, source: Path) -> str:
+    """Return ``text`` with every table replaced by what the results say."""
+
+    def table(match: re.Match[str]) -> str:
+        if match[1] not in TABLES:
+            raise StudyError(f"{source}: {errors.unknown('table', match[1], TABLES)}")
+        return f"<!-- table:{match[1]} -->\n{TABLES[match[1]](paths)}\n<!-- /table -->"
+
+    return re.sub(r"<!-- table:(\w+) -->.*?<!-- /table -->", table, text, flags=re.DOTALL)
+
+
+def run(paths: RunPaths, *, check: bool) -> list[Path]:
+    """Fill the documents, or with ``check`` raise StudyError if that would change one."""
+    filled = {path: fill(path.read_text(encoding="utf-8"), paths, path) for path in DOCUMENTS}
+    for path, text in filled.items():
+        if text == path.read_text(encoding="utf-8"):
+            continue
+        if check:
+            raise StudyError(f"{path}: a table disagrees with the results; fill it with: {MAKE}")
+        with files.atomic_write(path) as handle:
+            handle.write(text.encode())
+    return list(filled)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the stage's parser."""
+    parser = command_line.common_parser("report/fill.py", "Fill the tables of the documents.")
+    parser.add_argument("--check", action="store_true", help="only compare, exit 1 on a difference")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags and fill; returns the exit code."""
+    args = build_parser().parse_args(argv)
+
+    def stage() -> None:
+        for path in run(RunPaths(args.run_dir), check=args.check):
+            print(path)
+
+    return command_line.run_stage("report/fill.py", stage)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
