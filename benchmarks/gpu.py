@@ -15,6 +15,8 @@ Writes: benchmarks/results/gpu.json
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
