@@ -155,6 +155,15 @@ class Activations:
     tokens: dict[str, dict[str, Any]]  # the token audit, by stimulus id
 
     @functools.cached_property
+    def content_sha256(self) -> str:
+        """Hash of all vectors and tokens, whatever plan or code they were made under."""
+        contents = []
+        for number in range(len(self.plan.shards)):
+            with safe_open(shard_path(self.folder, number), framework="numpy") as shard:
+                contents.append(shard.metadata()["hashes"].partition(" content=")[2])
+        return files.digest([contents, self.plan.tokens_sha256, list(self.plan.layers)])
+
+    @functools.cached_property
     def _index(self) -> dict[str, dict[str, tuple[int, int]]]:
         """Return ``"ids" | "span_ids" -> stimulus id -> (shard, position)``."""
         return {
