@@ -16,8 +16,8 @@ import build_stimuli
 from aya_probes import project, run_folder, stimuli, suites
 from aya_probes.extraction import packs, runner
 from aya_probes.models import loading, residuals
+from aya_probes.planted.tiny import TERMS, save_tiny, write_study
 from tests import loopback_hub
-from tests.conftest import TERMS, save_tiny, write_study
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_device_that_computes_something_else_is_refused(
 
 
 def test_moving_a_model_is_undone_when_the_work_fails() -> None:
-    from tests.conftest import byte_tokenizer, tiny_model
+    from aya_probes.planted.tiny import byte_tokenizer, tiny_model
 
     loaded = loading.wrap(
         tiny_model("llama", 0), byte_tokenizer(), torch.device("cpu"), torch.float32

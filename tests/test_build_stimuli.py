@@ -12,7 +12,7 @@ import pytest
 import build_stimuli
 from aya_probes import corpora as parallel_corpus
 from aya_probes import errors, probes, project, run_folder, stimuli, suites
-from tests.conftest import write_study
+from aya_probes.planted.tiny import write_study
 
 PROBES = project.ROOT / "data" / "concept_probes.json"
 MINI = suites.load_suite("mini")

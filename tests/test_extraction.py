@@ -18,8 +18,8 @@ import batch_runner
 import build_stimuli
 from aya_probes import errors, run_folder, stimuli
 from aya_probes.extraction import encoding, packs, poolings, runner, shard_writer, store
+from aya_probes.planted.tiny import byte_tokenizer, save_tiny, write_study
 from aya_probes.stimuli import Stimulus
-from tests.conftest import byte_tokenizer, save_tiny, write_study
 
 
 @given(arrays.arrays(np.float32, (3, 8), elements=some.floats(-(2**100), 2**100, width=32)))

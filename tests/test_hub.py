@@ -18,8 +18,8 @@ import pytest
 
 from aya_probes import errors, project, run_folder, stimuli, suites
 from aya_probes.models import hub as hub_module
+from aya_probes.planted.tiny import LANGUAGES, save_tiny, write_study
 from tests import loopback_hub
-from tests.conftest import LANGUAGES, save_tiny, write_study
 
 OWNER = "CohereLabs"
 FLORES = "openlanguagedata/flores_plus"

@@ -27,8 +27,8 @@ import modal_config
 from aya_probes import errors, project, run_folder, stimuli, suites
 from aya_probes.extraction import job_size, modal_job, runner, store
 from aya_probes.extraction.plan import load_plan
+from aya_probes.planted.tiny import save_tiny, write_study
 from tests import loopback_hub, loopback_modal
-from tests.conftest import save_tiny, write_study
 
 MODAL = [str(Path(sys.executable).with_name("modal")), "run", "batch_runner.py"]
 SCRIPT = [sys.executable, "batch_runner.py"]
@@ -321,7 +321,7 @@ def test_dry_run_gives_every_size_and_the_cost(tmp_path: Path, capsys: Any) -> N
 def test_a_token_is_multiplied_by_the_matrices_of_the_blocks(tied: bool, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from tests.conftest import TINY
+    from aya_probes.planted.tiny import TINY
 
     config = AutoConfig.for_model(
         "llama", vocab_size=259, tie_word_embeddings=tied, **TINY["llama"]

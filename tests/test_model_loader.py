@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from aya_probes import errors, suites
 from aya_probes.extraction import encoding, packed_attention, packs, poolings
 from aya_probes.models import loading, residuals
+from aya_probes.planted.tiny import TINY, byte_tokenizer, tiny_model
 from aya_probes.stimuli import Stimulus
-from tests.conftest import TINY, byte_tokenizer, tiny_model
 
 TEXTS = [
     "The eye.",

@@ -39,7 +39,7 @@ from aya_probes import (
 )
 from aya_probes.extraction import runner, store
 from aya_probes.models import fingerprints, hub, loading
-from tests.conftest import save_tiny, write_study
+from aya_probes.planted.tiny import save_tiny, write_study
 
 KILLS = 20
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -53,7 +53,7 @@ import batch_runner
 from aya_probes import command_line
 from aya_probes.models import loading
 from aya_probes.extraction import runner
-from tests.conftest import byte_tokenizer, tiny_model
+from aya_probes.planted.tiny import byte_tokenizer, tiny_model
 byte_tokenizer(), tiny_model("cohere2", 0)  # imports what loading imports
 out = os.dup(1)
 
