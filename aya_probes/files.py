@@ -117,6 +117,14 @@ def _check_sum(path: Path, content: bytes, make: str) -> None:
         )
 
 
+def matches_sum(path: Path) -> bool:
+    """Return whether a result is there and is what its SHA256SUMS lists."""
+    where = _sums(path)
+    if where is None or not path.is_file():
+        return False
+    return _read_sums(where[0]).get(where[1]) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def load_json(path: Path, make: str) -> Any:
     """Read JSON; StudyError names ``path`` and the command ``make`` that writes it."""
     try:

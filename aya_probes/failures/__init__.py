@@ -1,0 +1,1 @@
+"""How each perturbation of a text changes its alignment with the pivot, by regional variant."""

@@ -1,0 +1,131 @@
+"""Edge cases: a small set of texts that can tell good routers from bad ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from aya_probes.failures.labels import CATEGORIES, count_scripts
+from aya_probes.files import finite
+from aya_probes.results.failures import EdgeCase, Evidence, FailureCase
+
+N_CASES, N_PER_CATEGORY, N_CONTROLS = 32, 4, 8
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A perturbed text on one regional variant, with what decides whether it is chosen."""
+
+    case: FailureCase
+    """Its measurement."""
+    change: str
+    """What was changed, in words."""
+    targeted: bool
+    """The regional variant was tuned for the text's language."""
+    best: tuple[str, ...]
+    """The variant with the largest effect, then those not measurably below it."""
+    effects: Mapping[str, float]
+    """Effect by variant."""
+    control: bool = False
+    """Chosen as a control."""
+
+    @property
+    def is_good(self) -> bool:
+        """The targeted variant is not worse than the reference, and none is measurably better."""
+        changed = self.case.verdict != "no_op"
+        among_best = self.case.variant in self.best
+        return self.targeted and changed and among_best and self.case.delta >= 0
+
+
+def choose_cases(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Choose up to 32 distinct texts: 8 controls, 4 per category, the rest by |delta|.
+
+    Controls are good candidates, those with a measurable gain first.
+    """
+    ordered = sorted(
+        candidates, key=lambda c: (-abs(c.case.delta), c.case.stimulus_id, c.case.variant)
+    )
+    good = [replace(candidate, control=True) for candidate in ordered if candidate.is_good]
+    better = [candidate for candidate in good if candidate.case.verdict == "regional_better"]
+    chosen = _add({}, [*better, *good], N_CONTROLS)
+    for category in CATEGORIES:
+        of_category = [c for c in ordered if c.case.category == category]
+        have = sum(c.case.category == category and not c.control for c in chosen.values())
+        chosen = _add(chosen, of_category, N_PER_CATEGORY - have)
+    return list(_add(chosen, ordered, N_CASES - len(chosen)).values())
+
+
+def _add(
+    chosen: Mapping[str, Candidate], candidates: Iterable[Candidate], count: int
+) -> dict[str, Candidate]:
+    """Return ``chosen`` (by stimulus id) with the first ``count`` candidates of other texts."""
+    found = dict(chosen)
+    for candidate in candidates:
+        if len(found) >= len(chosen) + count:
+            break
+        found.setdefault(candidate.case.stimulus_id, candidate)
+    return found
+
+
+def make_edge_case(number: int, candidate: Candidate, run: str) -> EdgeCase:
+    """Return case ``number`` of p1_edge_cases.json; ``run`` names the suite and its manifest."""
+    case = candidate.case
+    acceptable = sorted(candidate.best)
+    decided = case.verdict in ("regional_worse", "regional_better")
+    status = "control" if candidate.control else "confirmed" if decided else "tie"
+    expected = case.variant if candidate.control else candidate.best[0]
+    finding = "no measured difference" if status == "tie" else f"measured best on {expected}"
+    return EdgeCase(
+        test_id=f"P1-{number:02d}",
+        input=case.input,
+        language_ground_truth=case.tag,
+        expected_variant=expected,
+        acceptable_variants=tuple(acceptable),
+        failure_category=case.category,
+        status=status,
+        routing_recommendation=f"{case.category} in {case.tag}: {finding}",
+        p1_test_assertion=f"route(input) in {acceptable}",
+        evidence=Evidence(
+            parent_id=case.parent_id,
+            perturbation=candidate.change,
+            stimulus_id=case.stimulus_id,
+            regional_variant=case.variant,
+            reference_variant=case.reference_variant,
+            effect={name: finite(value, 4) for name, value in candidate.effects.items()},
+            delta=finite(case.delta, 4),
+            ci95=(finite(case.lower, 4), finite(case.upper, 4)),
+            layers=case.layers,
+            pooling=case.pooling,
+            run=run,
+        ),
+    )
+
+
+def _main_script(case: EdgeCase) -> str:
+    return (count_scripts(case.input).most_common(1) or [("", 0)])[0][0]
+
+
+_ROUTERS: dict[str, Callable[[EdgeCase], str]] = {
+    "constant": lambda case: "all",
+    "script_only": _main_script,
+    "language_only": lambda case: case.language_ground_truth,
+}
+
+
+def rate_routers(cases: Sequence[EdgeCase], variants: Sequence[str]) -> dict[str, float]:
+    """Return the best pass rate of a constant, a script-only and a language-only router.
+
+    Each router answers with the variant that passes most cases of its group: the upper bound of
+    what a router with that information alone can reach.
+    """
+    rates = {}
+    for router, group_of in _ROUTERS.items():
+        groups: dict[str, list[EdgeCase]] = {}
+        for case in cases:
+            groups.setdefault(group_of(case), []).append(case)
+        passed = sum(
+            max(sum(name in case.acceptable_variants for case in group) for name in variants)
+            for group in groups.values()
+        )
+        rates[router] = round(passed / max(1, len(cases)), 4)
+    return rates

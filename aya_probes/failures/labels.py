@@ -1,0 +1,142 @@
+"""Labels: which failure categories the difference of two texts shows (docs/failure_taxonomy.md).
+
+The rules see only the texts, their tags and their tokens, no vectors.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aya_probes import suites
+from aya_probes.stimuli import Manifest
+
+CATEGORIES = (
+    "UNICODE_EDGE",
+    "TRANSLITERATION",
+    "CODE_SWITCH",
+    "FORMAL_REGISTER",
+    "LOW_RESOURCE_VARIANT",
+)
+UNATTRIBUTED = "UNATTRIBUTED"
+LATIN_SHARE = 0.70  # TRANSLITERATION: share of Latin letters
+SCRIPT_SHARE = 0.15  # CODE_SWITCH: share of letters of each of two scripts
+LEXICON_HITS = 2  # CODE_SWITCH: words of each of two languages
+WORDS_PER_TERM = 10  # FORMAL_REGISTER: at least one formal term in so many words
+FERTILITY_RATIO = 1.5  # LOW_RESOURCE_VARIANT: tokens per character, text over parent
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text as the rules see it."""
+
+    text: str
+    tag: str
+    """BCP-47."""
+    fertility: float
+    """Tokens per character."""
+
+
+@dataclass(frozen=True)
+class LanguageRules:
+    """What the rules need to know of a language."""
+
+    latin_script: bool
+    """The language is written in Latin letters."""
+    languages: tuple[str, ...]
+    """Languages of the suite."""
+    terms: tuple[str, ...]
+    """Formal terms of the language."""
+    lexicons: tuple[frozenset[str], ...]
+    """Words of the language alone, then of the pivot alone; only one for the pivot itself."""
+
+
+def build_rules(manifest: Manifest, terms: Mapping[str, Sequence[str]]) -> dict[str, LanguageRules]:
+    """Return the rules of every language of the manifest; ``terms`` are its formal terms."""
+    suite, known, lexicons = manifest.suite, suites.load_languages(), build_lexicons(manifest)
+    return {
+        code: LanguageRules(
+            known[code].script == "Latn",
+            suite.languages,
+            tuple(terms.get(code, ())),
+            tuple(lexicons.get(name, frozenset()) for name in dict.fromkeys((code, suite.pivot))),
+        )
+        for code in suite.languages
+    }
+
+
+def build_lexicons(manifest: Manifest) -> dict[str, frozenset[str]]:
+    """Return, by language, the words of its probes that no other language's probes have."""
+    words: dict[str, set[str]] = {}
+    for stimulus in manifest.stimuli:
+        if stimulus.kind == "probe":
+            words.setdefault(stimulus.language, set()).update(split_words(stimulus.text))
+    languages = Counter(word for own in words.values() for word in own)
+    return {
+        code: frozenset(word for word in own if languages[word] == 1) for code, own in words.items()
+    }
+
+
+def count_scripts(text: str) -> Counter[str]:
+    """Count letters by script (the first word of the letter's Unicode name)."""
+    return Counter(unicodedata.name(c, "?").split()[0] for c in text if c.isalpha())
+
+
+def split_words(text: str) -> list[str]:
+    """Split into lower-case words without the punctuation around them."""
+    return [w for w in (re.sub(r"^\W+|\W+$", "", part) for part in text.lower().split()) if w]
+
+
+def label(text: Text, parent: Text, rules: LanguageRules) -> list[str]:
+    """Return every category whose rule holds for ``text``, in order of precedence."""
+    mixed = _mixes_scripts(text.text)
+    marks = _edge_marks(text.text) - _edge_marks(parent.text)
+    if mixed:
+        marks.discard("bidi mix")  # a second script is code-switching, not an encoding matter
+    unlisted = text.tag.split("-")[0] not in rules.languages
+    holds = {
+        "UNICODE_EDGE": bool(marks),
+        "TRANSLITERATION": not rules.latin_script and _latin_share(text.text) >= LATIN_SHARE,
+        "CODE_SWITCH": mixed or _mixes_words(text.text, rules),
+        "FORMAL_REGISTER": _turns_formal(text.text, parent.text, rules.terms),
+        "LOW_RESOURCE_VARIANT": unlisted or text.fertility >= FERTILITY_RATIO * parent.fertility,
+    }
+    return [category for category in CATEGORIES if holds[category]]
+
+
+def _edge_marks(text: str) -> set[str]:
+    marks = {f"Cf {ord(c):04X}" for c in text if unicodedata.category(c) == "Cf"}
+    marks |= {"native digit" for c in text if c.isdecimal() and not c.isascii()}
+    kinds = {unicodedata.bidirectional(c) for c in text if c.isalpha()}
+    if "L" in kinds and kinds & {"R", "AL"}:
+        marks.add("bidi mix")
+    if unicodedata.normalize("NFC", text) != text:
+        marks.add("not NFC")
+    return marks
+
+
+def _latin_share(text: str) -> float:
+    count = count_scripts(text)
+    return count["LATIN"] / max(1, count.total())
+
+
+def _mixes_scripts(text: str) -> bool:
+    count = count_scripts(text)
+    return sum(n / count.total() >= SCRIPT_SHARE for n in count.values()) >= 2
+
+
+def _mixes_words(text: str, rules: LanguageRules) -> bool:
+    """Tell whether a text in Latin letters has words of its language and words of the pivot."""
+    if not rules.latin_script or len(rules.lexicons) < 2:
+        return False
+    words = split_words(text)
+    return all(sum(w in own for w in words) >= LEXICON_HITS for own in rules.lexicons)
+
+
+def _turns_formal(text: str, parent: str, terms: Sequence[str]) -> bool:
+    found = sum(term in text for term in terms)
+    enough = found > 0 and found * WORDS_PER_TERM >= len(split_words(text))
+    return enough and not any(term in parent for term in terms)

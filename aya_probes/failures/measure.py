@@ -1,0 +1,133 @@
+"""Measure and label every perturbed text on every regional variant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from aya_probes.extraction.store import Activations
+from aya_probes.failures import effects, labels
+from aya_probes.failures.edge_cases import Candidate
+from aya_probes.failures.labels import UNATTRIBUTED, Text
+from aya_probes.results.failures import FailureCase
+from aya_probes.stimuli import Manifest, Stimulus
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the measurement reads."""
+
+    manifest: Manifest
+    """The stimuli."""
+    cases: tuple[Stimulus, ...]
+    """The perturbed texts among them."""
+    changes: dict[str, str]
+    """What was changed, in words, by stimulus id."""
+    terms: dict[str, list[str]]
+    """Formal terms by language."""
+    reference: str
+    """Variant that the regional ones are compared with."""
+    activations: dict[str, Activations]
+    """Vectors by variant, the untrained one left out."""
+
+    @property
+    def variants(self) -> list[str]:
+        """The variants measured, in the order of the suite."""
+        return list(self.activations)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A perturbed text and its parent: all that no vector decides."""
+
+    stimulus: Stimulus
+    parent: str
+    labels: str
+    no_op: bool
+    layers: str
+
+
+def measure_candidates(inputs: Inputs, seed: int) -> list[Candidate]:
+    """Return every perturbed text on every regional variant."""
+    manifest = inputs.manifest
+    peaks = effects.find_peaks(manifest, inputs.activations[inputs.reference])
+    measured = {
+        name: effects.measure_effects(manifest, loaded, inputs.cases, peaks, seed)
+        for name, loaded in inputs.activations.items()
+    }
+    best = effects.find_best_variants(measured)
+    pairs = list(_label_pairs(inputs, peaks))
+    found = []
+    for variant in manifest.suite.by_role("regional"):
+        if variant.name not in measured:
+            continue
+        for n, case in enumerate(_compare(variant.name, inputs.reference, measured, pairs)):
+            found.append(
+                Candidate(
+                    case,
+                    inputs.changes.get(case.stimulus_id, ""),
+                    case.language in variant.targets,
+                    tuple(best[n]),
+                    {name: float(effect.value[n]) for name, effect in measured.items()},
+                )
+            )
+    return found
+
+
+def _label_pairs(inputs: Inputs, peaks: Mapping[str, int]) -> Iterator[_Pair]:
+    reference = inputs.activations[inputs.reference]
+    rules = labels.build_rules(inputs.manifest, inputs.terms)
+    text_of = {stimulus.stimulus_id: stimulus.text for stimulus in inputs.manifest.stimuli}
+    for case in inputs.cases:
+        parent = text_of[str(case.parent_id)]
+        tokens, parent_tokens = (
+            reference.tokens[name] for name in (case.stimulus_id, str(case.parent_id))
+        )
+        found = labels.label(
+            Text(case.text, case.tag or case.language, tokens["tokens_per_character"]),
+            Text(parent, case.language, parent_tokens["tokens_per_character"]),
+            rules[case.language],
+        )
+        layers = effects.list_layers(peaks[case.language], reference.plan.layer_count - 2)
+        yield _Pair(
+            case,
+            parent,
+            ";".join(found) or UNATTRIBUTED,
+            tokens["token_ids"] == parent_tokens["token_ids"],
+            f"{layers[0]}-{layers[-1]}",
+        )
+
+
+def _compare(
+    variant: str,
+    reference: str,
+    measured: Mapping[str, effects.Effects],
+    pairs: list[_Pair],
+) -> Iterator[FailureCase]:
+    """Yield every pair's effect on ``variant`` beside that on ``reference``."""
+    ours, theirs = measured[variant], measured[reference]
+    lower, upper = np.quantile(ours.draws - theirs.draws, [0.025, 0.975], axis=1)
+    for n, pair in enumerate(pairs):
+        case = pair.stimulus
+        yield FailureCase(
+            stimulus_id=case.stimulus_id,
+            parent_id=str(case.parent_id),
+            language=case.language,
+            tag=case.tag or case.language,
+            variant=variant,
+            reference_variant=reference,
+            category=case.category or UNATTRIBUTED,
+            labels=pair.labels,
+            effect=float(ours.value[n]),
+            reference_effect=float(theirs.value[n]),
+            delta=float(ours.value[n] - theirs.value[n]),
+            lower=float(lower[n]),
+            upper=float(upper[n]),
+            layers=pair.layers,
+            pooling=effects.POOLING,
+            verdict=effects.decide_verdict(pair.no_op, lower[n], upper[n]),
+            input=case.text,
+            parent=pair.parent,
+        )

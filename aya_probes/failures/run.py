@@ -1,0 +1,176 @@
+"""Measure, label and test every perturbation of a run, and save the results.
+
+Results whose inputs did not change are not computed again (``FAILURES_VERSION``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aya_probes import command_line, files, probes, project, stimuli, suites
+from aya_probes.errors import StudyError
+from aya_probes.extraction import plan, store
+from aya_probes.failures import category_tests, edge_cases, effects
+from aya_probes.failures.edge_cases import Candidate
+from aya_probes.failures.labels import CATEGORIES, UNATTRIBUTED
+from aya_probes.failures.measure import Inputs, measure_candidates
+from aya_probes.results import failures
+from aya_probes.results.failures import CategoryTest, EdgeCaseFile, EdgeCaseInfo, FailureCase
+from aya_probes.run_folder import RunPaths
+from aya_probes.stimuli import Manifest
+
+FAILURES_VERSION = 1  # raise it when the same vectors would give other numbers or labels
+_NOTE = (
+    "Cases are the largest differences of many, and their intervals cover the choice of "
+    "negatives only: no claim about a category follows (see failure_tests.csv)."
+)
+_OTHER_MODEL = " Measured on another model: tests the harness, not a Tiny Aya router."
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the stage is asked to do."""
+
+    paths: RunPaths
+    """The run folder."""
+    variants: tuple[str, ...] | None
+    """Only these variants; None: all that were extracted."""
+    seed: int
+    """Seed of all draws."""
+    overwrite: bool = False
+    """Compute even if nothing changed."""
+
+
+@dataclass(frozen=True)
+class FailureResults:
+    """All that the stage writes."""
+
+    cases: tuple[FailureCase, ...]
+    """Every perturbed text on every regional variant."""
+    tests: tuple[CategoryTest, ...]
+    """A test per category, language and regional variant."""
+    edge_cases: EdgeCaseFile
+    """The chosen test cases for a router."""
+
+    @property
+    def mislabelled(self) -> int:
+        """Texts whose first label is another category than they were made for."""
+        return len({case.stimulus_id for case in self.cases if case.category != case.detected})
+
+
+def run(config: Config) -> FailureResults | None:
+    """Measure, label, test and save; returns None if nothing changed since the last run.
+
+    Raises StudyError for a manifest with too few probes, and for missing or stale activations.
+    """
+    inputs = _load_inputs(config)
+    digest = _digest(inputs, config.seed)
+    if not config.overwrite and _is_up_to_date(config.paths, digest):
+        return None
+    candidates = measure_candidates(inputs, config.seed)
+    cases = tuple(candidate.case for candidate in candidates)
+    found = FailureResults(
+        cases,
+        tuple(category_tests.compare_categories(cases, config.seed)),
+        _make_edge_file(inputs, candidates, digest, config.seed),
+    )
+    failures.save_failure_cases(config.paths.failure_cases, found.cases)
+    failures.save_category_tests(config.paths.failure_tests, found.tests)
+    failures.save_edge_cases(config.paths.edge_cases, found.edge_cases)
+    return found
+
+
+def _digest(inputs: Inputs, seed: int) -> str:
+    """Return the hash over everything that decides the results."""
+    known = suites.load_languages()
+    return files.digest(
+        {
+            "failures_version": FAILURES_VERSION,
+            "manifest": inputs.manifest.sha256,
+            "changes": inputs.changes,
+            "terms": inputs.terms,
+            "scripts": {code: known[code].script for code in inputs.manifest.suite.languages},
+            "activations": {n: found.content_sha256 for n, found in inputs.activations.items()},
+            "reference": inputs.reference,
+            "seed": seed,
+        }
+    )
+
+
+def _is_up_to_date(paths: RunPaths, digest: str) -> bool:
+    written = (paths.failure_cases, paths.failure_tests, paths.edge_cases)
+    if not all(files.matches_sum(path) for path in written):
+        return False
+    try:
+        return failures.load_edge_cases(paths.edge_cases).metadata.inputs_sha256 == digest
+    except StudyError:  # written by another version
+        return False
+
+
+def _load_inputs(config: Config) -> Inputs:
+    manifest = stimuli.load_manifest(config.paths.manifest)
+    suite = manifest.suite
+    variants = _choose_variants(config, manifest)
+    reference = effects.choose_reference(suite, variants)
+    cases = tuple(s for s in manifest.stimuli if s.kind == "perturbation")
+    if len(manifest.metadata["concepts"]) < 3 or not cases:
+        raise StudyError(
+            f"{config.paths.manifest}: failures need at least 3 concepts and one "
+            f"perturbation pair; regenerate it with: {files.MAKE_MANIFEST}"
+        )
+    pairs, terms = probes.load_perturbations(suites.resolve_path(suite.perturbations))
+    activations = {
+        name: store.open_activations(store.variant_dir(config.paths, name), manifest.sha256)
+        for name in variants
+        if suite.variant(name).role != "untrained"
+    }
+    changes = {pair.id: pair.change for pair in pairs}
+    return Inputs(manifest, cases, changes, terms, reference, activations)
+
+
+def _choose_variants(config: Config, manifest: Manifest) -> list[str]:
+    """Return the extracted variants that the flags ask for, the untrained one among them."""
+    folders = {name: store.variant_dir(config.paths, name) for name in manifest.suite.names()}
+    extracted = [name for name, folder in folders.items() if plan.plan_path(folder).is_file()]
+    chosen = (
+        command_line.choose("variant", config.variants, extracted) if config.variants else extracted
+    )
+    if not chosen:
+        raise StudyError(
+            f"{config.paths.activations}: no activations; make them with: {files.MAKE_ACTIVATIONS}"
+        )
+    return chosen
+
+
+def _make_edge_file(
+    inputs: Inputs, candidates: Sequence[Candidate], digest: str, seed: int
+) -> EdgeCaseFile:
+    """Choose the edge cases and describe what they were measured on."""
+    manifest = inputs.manifest
+    suite = manifest.suite
+    name = f"{suite.name} {manifest.sha256[:12]}"
+    chosen = edge_cases.choose_cases(candidates)
+    cases = [edge_cases.make_edge_case(n, found, name) for n, found in enumerate(chosen, start=1)]
+    rates = edge_cases.rate_routers(cases, inputs.variants)
+    other_model = suite.label != "Tiny Aya" or any(v.package for v in suite.variants)
+    return EdgeCaseFile(
+        version=project.SCHEMA_VERSION,
+        source=f"failure_classifier.py, suite {suite.name}",
+        categories=(*CATEGORIES, UNATTRIBUTED),
+        metadata=EdgeCaseInfo(
+            suite=suite.name,
+            label=suite.label,
+            note=_NOTE + _OTHER_MODEL if other_model else _NOTE,
+            inputs_sha256=digest,
+            manifest_sha256=manifest.sha256,
+            seed=seed,
+            variants=tuple(inputs.variants),
+            router_best_pass_rate=rates,
+            discriminating=bool(cases) and all(rate < 1 for rate in rates.values()),
+            status_counts=dict(Counter(case.status for case in cases)),
+            code_sha256=project.source_hash(),
+        ),
+        cases=tuple(cases),
+    )

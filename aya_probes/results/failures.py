@@ -1,0 +1,243 @@
+"""What failure_classifier.py writes: perturbed texts, tests per category, and edge cases.
+
+results/failure_cases.csv has one ``FailureCase`` per row, results/failure_tests.csv one
+``CategoryTest`` per row; p1_edge_cases.json is one ``EdgeCaseFile``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aya_probes import files, project, records
+from aya_probes.errors import StudyError
+
+
+@dataclass(frozen=True)
+class FailureCase:
+    """A row of results/failure_cases.csv: one perturbed text on one regional variant."""
+
+    stimulus_id: str
+    """Perturbed text."""
+    parent_id: str
+    """Probe sentence that it was made from."""
+    language: str
+    """Language of the parent (BCP-47)."""
+    tag: str
+    """BCP-47 of the perturbed text, such as hi-Latn or bho."""
+    variant: str
+    """Regional variant measured."""
+    reference_variant: str
+    """Variant that it is compared with: the control, else base."""
+    category: str
+    """Category that the text was made for."""
+    labels: str
+    """Every category whose rule holds, in order of precedence, joined by `;`; else UNATTRIBUTED."""
+    effect: float
+    """Change of `sentence_alignment` from the parent to the text on `variant`."""
+    reference_effect: float
+    """The same on `reference_variant`."""
+    delta: float
+    """effect − reference_effect."""
+    lower: float
+    """Lower end of the 95% interval of delta over resampled negatives, the other concepts' pivot
+    sentences."""
+    upper: float
+    """Upper end of that interval."""
+    layers: str
+    """First and last layer averaged, such as 9-13."""
+    pooling: str
+    """Pooling of the vectors: content_mean."""
+    verdict: str
+    """regional_worse or regional_better (the interval excludes 0), no_difference, or no_op (the
+    tokenizer gives the text and its parent the same tokens)."""
+    input: str
+    """The perturbed text."""
+    parent: str
+    """The parent's text."""
+
+    @property
+    def detected(self) -> str:
+        """The first label: the category that the rules give the text."""
+        return self.labels.split(";")[0]
+
+
+@dataclass(frozen=True)
+class CategoryTest:
+    """A row of results/failure_tests.csv: a category in one language on one regional variant.
+
+    Texts with the verdict no_op are left out.
+    """
+
+    category: str
+    """Category that the texts were made for."""
+    language: str
+    """Language of the parents (BCP-47)."""
+    variant: str
+    """Regional variant."""
+    reference_variant: str
+    """Variant that it is compared with."""
+    n: int
+    """Texts."""
+    mean_effect: float | None
+    """Mean effect on `variant`; empty without texts."""
+    mean_delta: float | None
+    """Mean delta; empty without texts."""
+    lower: float | None
+    """Lower end of the 95% interval of mean_delta over resampled texts; empty for n < 3."""
+    upper: float | None
+    """Upper end of that interval."""
+    p: float | None
+    """Sign-flip p-value of mean_delta, two-sided; empty for fewer than 20 parents."""
+    p_holm: float | None
+    """The same, corrected over all rows of the table (Holm)."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The measurement behind an edge case. Numbers have 4 significant digits."""
+
+    __pydantic_config__ = records.STRICT
+
+    parent_id: str
+    """Probe sentence that the text was made from."""
+    perturbation: str
+    """What was changed, in words."""
+    stimulus_id: str
+    """Perturbed text."""
+    regional_variant: str
+    """Regional variant measured."""
+    reference_variant: str
+    """Variant that it is compared with."""
+    effect: dict[str, float | None]
+    """Effect of the change by variant."""
+    delta: float | None
+    """Effect on the regional variant minus effect on the reference."""
+    ci95: tuple[float | None, float | None]
+    """95% interval of delta over resampled negatives."""
+    layers: str
+    """First and last layer averaged."""
+    pooling: str
+    """Pooling of the vectors."""
+    run: str
+    """Suite and the first 12 digits of the manifest's sha256."""
+
+
+@dataclass(frozen=True)
+class EdgeCase:
+    """One test case for a router."""
+
+    __pydantic_config__ = records.STRICT
+
+    test_id: str
+    """P1-01, P1-02, ..."""
+    input: str
+    """Text that the router is given."""
+    language_ground_truth: str
+    """BCP-47 of the text."""
+    expected_variant: str
+    """Variant with the largest effect; for a control, the regional variant for the language."""
+    acceptable_variants: tuple[str, ...]
+    """All variants that are not measurably below the best one."""
+    failure_category: str
+    """Category that the text was made for."""
+    status: str
+    """confirmed (the regional variant differs from the reference), tie (it does not), or control
+    (a text on which the regional variant for the language is among the best)."""
+    routing_recommendation: str
+    """The finding in one sentence."""
+    p1_test_assertion: str
+    """What a test of the router asserts."""
+    evidence: Evidence
+    """The measurement behind it."""
+
+
+@dataclass(frozen=True)
+class EdgeCaseInfo:
+    """What the edge cases were measured on, and whether they can tell routers apart."""
+
+    __pydantic_config__ = records.STRICT
+
+    suite: str
+    """Name of the suite."""
+    label: str
+    """What figures call the model."""
+    note: str
+    """What no reader should conclude."""
+    inputs_sha256: str
+    """Hash over everything that decides the numbers: if it is the same, nothing is recomputed."""
+    manifest_sha256: str
+    """Hash of the stimulus manifest."""
+    seed: int
+    """Seed of all draws."""
+    variants: tuple[str, ...]
+    """Variants that a router chooses from."""
+    router_best_pass_rate: dict[str, float]
+    """Largest share of cases that a router can pass if it always gives the same answer
+    (`constant`), or sees only the script (`script_only`) or the language (`language_only`)."""
+    discriminating: bool
+    """No such router passes every case."""
+    status_counts: dict[str, int]
+    """Cases by status."""
+    code_sha256: str
+    """Hash of the package's source: provenance only."""
+
+
+@dataclass(frozen=True)
+class EdgeCaseFile:
+    """p1_edge_cases.json: the priority-1 test cases for a language router ("P1").
+
+    A router reads a text and chooses the variant that should answer it. Each case gives a text and
+    the variants that were measured best on it.
+    """
+
+    __pydantic_config__ = records.STRICT
+
+    version: int
+    """Version of the file's fields."""
+    source: str
+    """Program and suite that wrote it."""
+    categories: tuple[str, ...]
+    """Every value of failure_category."""
+    metadata: EdgeCaseInfo
+    """What the cases were measured on."""
+    cases: tuple[EdgeCase, ...]
+    """At most 32 cases."""
+
+
+def save_failure_cases(path: Path, cases: Sequence[FailureCase]) -> None:
+    """Write results/failure_cases.csv."""
+    records.save_table(path, FailureCase, cases)
+
+
+def load_failure_cases(path: Path) -> list[FailureCase]:
+    """Load results/failure_cases.csv; raises StudyError naming file, line and column."""
+    return records.load_table(FailureCase, path, files.MAKE_FAILURES)
+
+
+def save_category_tests(path: Path, tests: Sequence[CategoryTest]) -> None:
+    """Write results/failure_tests.csv."""
+    records.save_table(path, CategoryTest, tests)
+
+
+def load_category_tests(path: Path) -> list[CategoryTest]:
+    """Load results/failure_tests.csv; raises StudyError naming file, line and column."""
+    return records.load_table(CategoryTest, path, files.MAKE_FAILURES)
+
+
+def save_edge_cases(path: Path, content: EdgeCaseFile) -> None:
+    """Write p1_edge_cases.json."""
+    files.save_json(path, records.to_json(content))
+
+
+def load_edge_cases(path: Path) -> EdgeCaseFile:
+    """Load and check p1_edge_cases.json; raises StudyError naming file and field."""
+    raw = files.load_json(path, files.MAKE_FAILURES)
+    version = files.need(raw, "version", int, str(path), files.MAKE_FAILURES)
+    if version != project.SCHEMA_VERSION:
+        raise StudyError(
+            f"{path}: version is {version}, this program reads {project.SCHEMA_VERSION}; "
+            f"regenerate it with: {files.MAKE_FAILURES}"
+        )
+    return records.parse(EdgeCaseFile, raw, str(path), files.MAKE_FAILURES)
