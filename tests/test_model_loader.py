@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from aya_probes import errors, suites
+from aya_probes import errors, project, suites
 from aya_probes.extraction import encoding, packed_attention, packs, poolings
-from aya_probes.models import loading, residuals
-from aya_probes.planted.tiny import TINY, byte_tokenizer, tiny_model
+from aya_probes.models import describe, fingerprints, loading, residuals
+from aya_probes.planted.tiny import TINY, byte_tokenizer, save_tiny, tiny_model, write_study
 from aya_probes.stimuli import Stimulus
 
 TEXTS = [
@@ -278,3 +283,121 @@ def test_a_folder_without_a_model_is_named(tmp_path: Any) -> None:
     variant = suites.Variant("base", "base", path=str(tmp_path / "nothing"))
     with pytest.raises(errors.StudyError, match=r"nothing.*config\.json"):
         loading.resolve_source(variant)
+
+
+# --- what model_loader.py prints --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", sorted(TINY))
+def test_a_description_names_the_modules_that_are_read(kind: str, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, kind, seed=1)
+    variant = suites.Variant("mine", "base", path=str(folder))
+    source = loading.resolve_source(variant)
+    loaded = loading.load_variant(variant, source, device=torch.device("cpu"), dtype=torch.float32)
+    found = describe.describe_model(variant, source, loaded)
+    assert (found.layers, found.hidden_size, found.dtype) == (4, 32, "float32")
+    assert found.identity["sha256"] == fingerprints.model_sha256(folder, variant)
+    stored = load_file(folder / "model.safetensors").values()
+    assert found.weight_bytes == sum(array.nbytes for array in stored)
+    assert [hook.layer for hook in found.hooks] == ["0", "1", "2", "3", "4", "final_norm"]
+    # What passes through the named modules is what the vectors are made of.
+    seen: dict[str, torch.Tensor] = {}
+    modules = dict(loaded.causal_lm.named_modules())
+    for hook in found.hooks:
+
+        def keep(module: Any, inputs: Any, output: Any, hook: describe.Hook = hook) -> None:
+            value = inputs[0] if hook.side == "input" else output
+            seen[hook.layer] = value if isinstance(value, torch.Tensor) else value[0]
+
+        modules[hook.module].register_forward_hook(keep)
+    item = encode(loaded, TEXTS[2])
+    text = describe.describe_text(loaded, TEXTS[2])
+    assert [piece.token_id for piece in text.pieces] == item.token_ids
+    for hook in found.hooks:
+        norms = seen[hook.layer][0, 1:].norm(dim=-1)  # BOS is special, everything else is not
+        assert text.norms[hook.layer] == pytest.approx(float(norms.mean()), rel=1e-5)
+
+
+def test_tokenizer_facts_are_those_of_the_tokenizer(tmp_path: Path) -> None:
+    from tokenizers import normalizers
+
+    plain = byte_tokenizer()
+    facts = describe._tokenizer_facts(plain)
+    assert (facts.size, facts.bos, facts.adds_bos) == (259, "<bos>", True)
+    assert (facts.eos, facts.adds_eos) == ("<eos>", False)
+    assert (facts.normaliser, facts.padding_side, facts.offsets) == (None, "left", True)
+    plain.backend_tokenizer.normalizer = normalizers.NFKC()
+    plain.backend_tokenizer.post_processor = None
+    facts = describe._tokenizer_facts(plain)
+    assert "NFKC" in str(facts.normaliser)
+    assert not facts.adds_bos
+
+
+def loader(*flags: str) -> subprocess.CompletedProcess[str]:
+    """Run model_loader.py as a user does."""
+    return subprocess.run(
+        [sys.executable, "model_loader.py", *flags],
+        cwd=project.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_door_prints_a_variant_and_a_text(tiny_suite: Path) -> None:
+    text = "a\u200b आँ."
+    line = ["--suite", str(tiny_suite), "--variant", "fire", "--device", "cpu", "--text", text]
+    done = loader(*line, "--dtype", "bf16")
+    assert done.returncode == 0, done.stderr
+    shown = {line[:12].strip(): line[13:] for line in done.stdout.split("\n\n")[0].splitlines()}
+    assert shown["variant"] == "fire"
+    assert f"path {tiny_suite.parent / 'fire'}, sha256 " in shown["source"]
+    assert shown["class"] == "Cohere2ForCausalLM"
+    assert shown["precision"] == "bfloat16"
+    assert shown["device"] == "cpu (asked for)"
+    assert shown["layer 0"] == "input of model.layers.0"
+    assert shown["layers 1..4"] == "outputs of model.layers.0 .. model.layers.3"
+    assert shown["final_norm"] == "output of model.norm"
+    assert shown["packs"].startswith("yes")
+    assert shown["BOS"] == "<bos>, added"
+    assert "'\\u200b'" in done.stdout
+    assert "\u200b" not in done.stdout
+    assert len(re.findall(r"^ +\d+  \S+ +'", done.stdout, re.MULTILINE)) == 1 + len(text.encode())
+    norms = done.stdout.rpartition("not special\n")[2].split()
+    assert norms[::2] == ["0", "1", "2", "3", "4", "final_norm"]
+
+
+def test_the_door_says_that_a_model_cannot_be_packed(tmp_path: Path) -> None:
+    config = AutoConfig.for_model("bloom", vocab_size=259, hidden_size=32, n_layer=4, n_head=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "bloom")
+    byte_tokenizer().save_pretrained(tmp_path / "bloom")
+    suite = write_study(tmp_path, {"bloom": {"path": "bloom", "role": "base"}})
+    done = loader("--suite", str(suite), "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert "packs        no: its attention cannot be cut" in done.stdout
+
+
+def test_the_door_explains_what_is_wrong(tmp_path: Path, tiny_suite: Path) -> None:
+    done = loader("--suite", str(tiny_suite), "--variant", "water")
+    assert done.returncode == errors.EXIT_USAGE
+    assert "unknown variant 'water'; valid: base, global, fire, untrained" in done.stderr
+    assert loader("--suite", str(tiny_suite), "--text", " ").returncode == errors.EXIT_USAGE
+    weights = save_tiny(tmp_path / "broken") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    suite = write_study(tmp_path, {"broken": {"path": "broken", "role": "base"}})
+    done = loader("--suite", str(suite), "--variant", "broken")
+    assert done.returncode == errors.EXIT_DATA
+    assert f"variant broken: the model in {tmp_path / 'broken'} cannot be loaded" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_answers_without_loading_torch() -> None:
+    code = (
+        "import sys, model_loader\n"
+        "try: model_loader.main(['--help'])\n"
+        "except SystemExit: print('torch' in sys.modules, 'numpy' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project.ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "False False"

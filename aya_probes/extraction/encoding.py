@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aya_probes.errors import StudyError
+from aya_probes.models.residuals import LoadedModel
 from aya_probes.stimuli import Stimulus
 
 MAX_TOKENS = 2048  # a stimulus is a sentence, not a document
@@ -40,38 +41,67 @@ def sentence_end(text: str) -> int:
 
 
 def encode(tokenizer: Any, stimulus: Stimulus) -> Encoded:
-    """Tokenise a stimulus and find the tokens of each pooling.
+    """Tokenise a stimulus; see ``encode_text``."""
+    return encode_text(tokenizer, stimulus.text, stimulus.span, stimulus.stimulus_id)
 
-    A token belongs to the concept if its characters, trimmed of white space, intersect the surface
-    form (fused prefixes and byte pieces count). Content leaves out special tokens and
-    sentence-final punctuation. Raises StudyError where a pooling would be empty.
+
+def encode_text(
+    tokenizer: Any, text: str, span: tuple[int, int] | None, stimulus_id: str
+) -> Encoded:
+    """Tokenise a text and find the tokens of each pooling.
+
+    ``span`` holds the first character of the concept's surface form and the one after its last. A
+    token belongs to the concept if its characters, trimmed of white space, intersect the span
+    (fused prefixes and byte pieces count). Content leaves out special tokens and sentence-final
+    punctuation. Raises StudyError where a pooling would be empty.
     """
-    out = tokenizer(stimulus.text, return_offsets_mapping=True, return_special_tokens_mask=True)
-    ids, special = list(out["input_ids"]), out["special_tokens_mask"]
-    where = f"stimulus {stimulus.stimulus_id}"
+    out = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+    ids, special, offsets = (
+        list(out["input_ids"]),
+        out["special_tokens_mask"],
+        out["offset_mapping"],
+    )
+    where = f"stimulus {stimulus_id}"
     if len(ids) > MAX_TOKENS:
         raise StudyError(f"{where}: {len(ids)} tokens, at most {MAX_TOKENS}; shorten its text")
-    end = sentence_end(stimulus.text)
-    offsets, trimmed = out["offset_mapping"], list[tuple[int, int]]()
-    for start, stop in offsets:
-        piece = stimulus.text[start:stop]
-        left = start + len(piece) - len(piece.lstrip())
-        trimmed.append((left, max(left, start + len(piece.rstrip()))))
     real = [n for n in range(len(ids)) if not special[n]]
+    end = sentence_end(text)
     content = [n for n in real if offsets[n][0] < end]
     if not content:
-        raise StudyError(f"{where}: the tokenizer leaves no content token of {stimulus.text!r}")
-    span: list[int] = []
-    if stimulus.span is not None:
-        first, last = stimulus.span
-        span = [
-            n
-            for n in real
-            if trimmed[n][0] < last and trimmed[n][1] > first and trimmed[n][0] < trimmed[n][1]
-        ]
-        if not span:
-            raise StudyError(f"{where}: no token covers its span {stimulus.span}")
-    return Encoded(stimulus.stimulus_id, ids, span, content, real[-1])
+        raise StudyError(f"{where}: the tokenizer leaves no content token of {text!r}")
+    in_span: list[int] = []
+    if span is not None:
+        in_span = [n for n in real if _overlaps(text, offsets[n], span)]
+        if not in_span:
+            raise StudyError(f"{where}: no token covers its span {span}")
+    return Encoded(stimulus_id, ids, in_span, content, real[-1])
+
+
+def _overlaps(text: str, token: tuple[int, int], span: tuple[int, int]) -> bool:
+    """Tell whether a token's characters, trimmed of white space, intersect the span."""
+    piece = text[slice(*token)]
+    start = token[0] + len(piece) - len(piece.lstrip())
+    end = max(start, token[0] + len(piece.rstrip()))
+    return start < span[1] and end > span[0] and start < end
+
+
+def check_fits(loaded: LoadedModel, item: Encoded) -> None:
+    """Reject tokens or lengths that the model has no embedding for.
+
+    An index out of range would crash the device. Raises StudyError naming the stimulus.
+    """
+    where = f"stimulus {item.stimulus_id}"
+    size = loaded.decoder.get_input_embeddings().num_embeddings
+    if max(item.token_ids) >= size:
+        raise StudyError(
+            f"{where}: token {max(item.token_ids)} is not among the model's {size}; the tokenizer "
+            "belongs to another model: fix the model's folder"
+        )
+    limit = getattr(loaded.decoder.config, "max_position_embeddings", None)
+    if isinstance(limit, int) and len(item.token_ids) > limit:
+        raise StudyError(
+            f"{where}: {len(item.token_ids)} tokens, the model takes {limit}; shorten its text"
+        )
 
 
 def audit(tokenizer: Any, stimulus: Stimulus, encoded: Encoded) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import torch
 from aya_probes import files, project, suites
 from aya_probes.errors import StudyError
 from aya_probes.extraction import store
-from aya_probes.extraction.encoding import Encoded, audit, encode
+from aya_probes.extraction.encoding import Encoded, audit, check_fits, encode
 from aya_probes.extraction.packs import can_pack, check_device, finite_pool, make_packs
 from aya_probes.extraction.plan import (
     Inputs,
@@ -244,27 +244,11 @@ def _encode(job: Job, loaded: LoadedModel) -> _Texts:
     stimuli = job.manifest.stimuli
     encoded = [encode(loaded.tokenizer, stimulus) for stimulus in stimuli]
     for item in encoded:
-        _check_fits(loaded, item)
+        check_fits(loaded, item)
     tokens = {
         s.stimulus_id: audit(loaded.tokenizer, s, e) for s, e in zip(stimuli, encoded, strict=True)
     }
     return _Texts(encoded, tokens)
-
-
-def _check_fits(loaded: LoadedModel, item: Encoded) -> None:
-    """Refuse what the model's tables do not hold: an index out of range would crash the device."""
-    where = f"stimulus {item.stimulus_id}"
-    rows = loaded.decoder.get_input_embeddings().num_embeddings
-    if max(item.token_ids) >= rows:
-        raise StudyError(
-            f"{where}: token {max(item.token_ids)} is not among the model's {rows}; the tokenizer "
-            "belongs to another model: mend the model's folder"
-        )
-    limit = getattr(loaded.decoder.config, "max_position_embeddings", None)
-    if isinstance(limit, int) and len(item.token_ids) > limit:
-        raise StudyError(
-            f"{where}: {len(item.token_ids)} tokens, the model takes {limit}; shorten its text"
-        )
 
 
 def _open_folder(job: Job, plan: Plan, tokens: dict[str, dict[str, Any]]) -> Plan:

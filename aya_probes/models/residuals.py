@@ -35,6 +35,11 @@ class LoadedModel:
     def hidden_size(self) -> int:
         return int(self.decoder.config.hidden_size)
 
+    @property
+    def dtype_name(self) -> str:
+        """float32 or bfloat16."""
+        return str(self.dtype).removeprefix("torch.")
+
 
 @contextlib.contextmanager
 def on_device(loaded: LoadedModel, device: torch.device) -> Iterator[None]:
