@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
+import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pandas as pd
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from aya_probes import files
@@ -55,3 +59,55 @@ def describe(kind: type[Any]) -> dict[str, str]:
         field.name: " ".join(schema["properties"][field.name]["description"].split())
         for field in dataclasses.fields(kind)
     }
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+_COLUMN_TYPES = {int: "Int64", float: "float64", str: "object", bool: "object"}
+
+
+def _column_types(kind: type[Any]) -> dict[str, type]:
+    """Return the type of each field, ``X | None`` counting as X."""
+    found: dict[str, type] = {}
+    for name, hint in typing.get_type_hints(kind).items():
+        if isinstance(hint, types.UnionType):
+            hint = next(part for part in typing.get_args(hint) if part is not type(None))
+        found[name] = hint
+    return {field.name: found[field.name] for field in dataclasses.fields(kind)}
+
+
+def save_table(path: Path, kind: type[Any], rows: Sequence[Any]) -> None:
+    """Write records as a CSV: a column per field, 6 significant digits, None as an empty cell."""
+    columns = {
+        name: pd.Series([getattr(row, name) for row in rows], dtype=_COLUMN_TYPES[column])
+        for name, column in _column_types(kind).items()
+    }
+    files.save_csv(path, pd.DataFrame(columns))
+
+
+def load_table(kind: type[T], path: Path, make: str) -> list[T]:
+    """Read a CSV that ``save_table`` wrote.
+
+    Raises StudyError naming the file, the line, the column and the command that regenerates it.
+    """
+    columns = _column_types(kind)
+    table = files.load_csv(path, tuple(columns), make)
+    cells = {name: _parse_column(table[name], kind, path, make) for name, kind in columns.items()}
+    return [
+        kind(**dict(zip(columns, row, strict=True))) for row in zip(*cells.values(), strict=True)
+    ]
+
+
+def _parse_column(cells: pd.Series, kind: type, path: Path, make: str) -> list[Any]:
+    if kind is str:
+        return list(cells)
+    parsed: list[Any] = []
+    for line, cell in enumerate(cells, start=2):
+        try:
+            parsed.append(None if cell == "" else cell == "True" if kind is bool else kind(cell))
+        except ValueError:
+            raise StudyError(
+                f"{path}: line {line}: {cells.name} {cell!r} is not a {kind.__name__}; "
+                f"regenerate it with: {make}"
+            ) from None
+    return parsed

@@ -44,6 +44,10 @@ class RunPaths:
         return self.results / "alignment_curves.json"
 
     @property
+    def curve_table(self) -> Path:
+        return self.results / "curves.csv"
+
+    @property
     def commitment(self) -> Path:
         return self.results / "commitment_matrix.csv"
 

@@ -1,305 +1,280 @@
-"""Measures of one variant: every language pair, row and pooling, with controls and audit.
-
-Fills the tree that becomes results/alignment_curves.json (docs/artifacts.md). ``measure`` is the
-entry; arrays come from activations, nothing is written here.
-"""
+"""Measures of one variant: every language pair, layer and pooling, with controls and audit."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
-from aya_probes import files
 from aya_probes.alignment import inference, layers, measures, parallel
-from aya_probes.extraction import poolings, store
+from aya_probes.alignment.inputs import AlignmentInputs
+from aya_probes.extraction import store
+from aya_probes.extraction.poolings import POOLINGS
 from aya_probes.files import finite
-from aya_probes.stimuli import Manifest
-from aya_probes.suites import Suite
+from aya_probes.results.alignment import Results
+from aya_probes.results.curves import (
+    CONCEPT,
+    COSINE,
+    MISMATCHED,
+    PRIMARY,
+    SENTENCE,
+    Curve,
+    CurveKey,
+    Inputs,
+    Tokens,
+    Values,
+    number,
+    values,
+)
+from aya_probes.results.run_info import RunInfo
 
-PRIMARY = {"concept": "span_mean", "sentence": "content_mean"}  # poolings with full inference
-IDENTICAL_LIMIT = 0.10  # share of concepts with identical row-0 vectors that voids a cell
+IDENTICAL_LIMIT = 0.10  # share of concepts with identical layer-0 vectors that voids a cell
 LEGACY_POOLING = "last"  # the published study's
-MIN_CONCEPTS = 4  # for p-values and intervals
+SHORT = {CONCEPT: "concept", SENTENCE: "sentence"}  # in the names of derived measures
 
 
-@dataclass
-class Study:
-    """What is analysed and the draws that every cell shares."""
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of one variant. Arrays are ``[layer, n]``, the final norm last."""
 
-    manifest: Manifest
-    variants: list[str]
-    languages: list[str]
-    concepts: list[str]
-    wordings: list[int]
-    weights: np.ndarray
-    orders: np.ndarray
-    seed: int
+    curves: Mapping[CurveKey, Curve] = field(default_factory=dict)
+    agnostic: Mapping[tuple[str, str, str], Curve] = field(default_factory=dict)
+    inputs: Mapping[tuple[str, str, str, str], Inputs] = field(default_factory=dict)
+    tokens: Mapping[tuple[str, str], Tokens] = field(default_factory=dict)
+    cosines: Mapping[tuple[str, str, str], Values] = field(default_factory=dict)
+    aligned: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """``concept_alignment`` A_i with the pivot, by language."""
+    wins: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Share of wording pairs won both ways, by language."""
+    false_rates: Mapping[str, float | None] = field(default_factory=dict)
+    """Share of mismatched pairs that the per-concept commitment rule would call, by language."""
+    legacy: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Raw cosine on the published study's pooling, by language."""
 
-    @property
-    def suite(self) -> Suite:
-        return self.manifest.suite
+    def __or__(self, other: Measured) -> Measured:
+        names = [item.name for item in fields(self)]
+        return Measured(*({**getattr(self, n), **getattr(other, n)} for n in names))
 
-    @property
-    def others(self) -> list[str]:
-        return [code for code in self.languages if code != self.suite.pivot]
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """Return all language pairs, those with the pivot first."""
-        return list(itertools.combinations([self.suite.pivot, *self.others], 2))
-
-    @property
-    def infers(self) -> bool:
-        """Say whether there are enough concepts for p-values and intervals."""
-        return len(self.concepts) >= MIN_CONCEPTS
-
-    @property
-    def resamples(self) -> np.ndarray | None:
-        """Return the bootstrap weights, or None where intervals are withheld."""
-        return self.weights if self.infers else None
-
-    def probe_ids(self, language: str) -> list[str]:
-        """Return the probe stimuli of a language, concepts outermost."""
-        return [f"{c}-{language}-{k}" for c in self.concepts for k in self.wordings]
+    def to_results(self, info: RunInfo) -> Results:
+        """Return the part that is saved."""
+        return Results(
+            info, self.curves, self.agnostic, self.inputs, self.tokens, cosines=self.cosines
+        )
 
 
-Tree = dict[str, Any]
+def make_curve(table: np.ndarray, weights: np.ndarray | None, chance: float | None = None) -> Curve:
+    """Return the mean curve of ``[layer, n]``, the final norm last; no interval without weights."""
+    means = table.mean(1)
+    if weights is None:
+        return Curve(values(means[:-1]), number(means[-1]), chance=chance)
+    lower, upper = inference.expanded_interval(table, weights)
+    last = values(np.array([lower[-1], upper[-1]]))
+    return Curve(
+        values(means[:-1]),
+        number(means[-1]),
+        values(lower[:-1]),
+        values(upper[:-1]),
+        final_norm_interval=(last[0], last[1]),
+        chance=chance,
+    )
 
 
-@dataclass
-class VariantCells:
-    """What commitment, shape and contrasts need of one variant, per language (rows, then norm)."""
-
-    aligned: dict[str, np.ndarray]  # ``concept`` A_i [row, n]
-    wins: dict[str, np.ndarray]  # share of wording pairs won both ways [row, n]
-    legacy: dict[str, np.ndarray]  # raw cosine on the published study's pooling [row, n]
-
-
-# --- entries of the JSON ----------------------------------------------------------------------
-
-
-def cell(values: np.ndarray, weights: np.ndarray | None) -> dict[str, Any]:
-    """Return a curve's entry of the JSON from per-concept values ``[row, n]``, final norm last.
-
-    Without ``weights`` the interval is null.
-    """
-    entry: dict[str, Any] = {
-        "mean": files.finite_list(values[:-1].mean(1)),
-        "lower": None,
-        "upper": None,
-        "p": None,
-        "final_norm": finite(float(values[-1].mean()), 5),
-    }
-    if weights is not None:
-        lower, upper = inference.expanded_interval(values, weights)
-        entry |= {
-            "lower": files.finite_list(lower[:-1]),
-            "upper": files.finite_list(upper[:-1]),
-            "final_norm_interval": files.finite_list(np.array([lower[-1], upper[-1]])),
-        }
-    return entry
-
-
-def _put(tree: Tree, keys: Sequence[str], value: Any) -> None:
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[keys[-1]] = value
-
-
-# --- one variant ------------------------------------------------------------------------------
-
-
-def measure(task: Study, variant: str, loaded: store.Activations, out: Tree) -> VariantCells:
-    """Fill ``out`` with one variant's measures and audit; returns what is tested further."""
-    cells = VariantCells({}, {}, {})
+def measure(task: AlignmentInputs, variant: str, loaded: store.Activations) -> Measured:
+    """Return one variant's measures and audit."""
     order = [task.suite.pivot, *task.others]
-    shape = (len(task.concepts), len(task.wordings), len(loaded.plan.layers), -1)
-    for pooling in poolings.POOLINGS:
+    shape = (len(task.concepts), len(task.wordings), loaded.plan.layer_count, -1)
+    found = Measured()
+    for pooling in POOLINGS:
         vectors = [loaded.take(pooling, task.probe_ids(code)).reshape(shape) for code in order]
-        _identical_input(task, dict(zip(order, vectors, strict=True)), pooling, variant, out)
-        _raw_cosine(task, vectors, pooling, variant, out, cells)
+        inputs = _identical_inputs(task, dict(zip(order, vectors, strict=True)), pooling, variant)
+        found |= Measured(inputs=inputs) | _raw_cosine(task, vectors, pooling, variant)
         for position, raw in enumerate(vectors):
             vectors[position] = measures.mean_centre(raw)
-        _aligned(task, vectors, pooling, variant, out, cells)
-    parallel.analyse(loaded, task.manifest, order[0], task.others, variant, out["measures"])
-    _tokens(task, loaded, variant, out)
-    return cells
+        found |= _aligned(task, vectors, pooling, variant, inputs)
+    curves = parallel.measure(loaded, task.manifest, task.others, variant)
+    return found | Measured(curves=curves, tokens=_tokens(task, loaded, variant, found.false_rates))
 
 
 def _aligned(
-    task: Study,
+    task: AlignmentInputs,
     centred: Sequence[np.ndarray],
     pooling: str,
     variant: str,
-    out: Tree,
-    cells: VariantCells,
-) -> None:
-    """Write ``concept`` and ``sentence`` of one pooling.
+    inputs: Mapping[tuple[str, str, str, str], Inputs],
+) -> Measured:
+    """Measure concept and sentence alignment on one pooling.
 
     On a measure's own pooling all pairs are measured, with inference; elsewhere the pairs with the
     pivot, as point estimates.
     """
-    usable = [name for name in PRIMARY if name != "concept" or len(task.wordings) > 1]
+    usable = [name for name in PRIMARY if name != CONCEPT or len(task.wordings) > 1]
     home = [name for name in usable if PRIMARY[name] == pooling]
     left, right = np.triu_indices(len(centred), k=1)  # the order of task.pairs
     if not home:
         left, right = left[: len(task.others)], right[: len(task.others)]
     matrices: dict[str, list[np.ndarray]] = {name: [] for name in usable}
-    with_pivot = []  # [row][pair, k, k', n, n']
+    with_pivot = []  # [layer][pair, k, k', n, n']
     for table in measures.layer_cosines(centred, pivot_only=not home):
         pairs = table[left, right]
         for name in usable:
-            matrices[name].append(measures.wording_mean(pairs, same_wording=name == "sentence"))
+            same = name == SENTENCE
+            matrices[name].append(measures.wording_mean(pairs, same_wording=same))
         if home:
             with_pivot.append(pairs[: len(task.others)])
-    for name, rows in matrices.items():
-        stack = np.stack(rows, axis=1)  # [pair, row, n, n']
+    found = Measured()
+    for name, by_layer in matrices.items():
+        stack = np.stack(by_layer, axis=1)  # [pair, layer, n, n']
         if name in home:
-            _infer(task, stack, name, variant, out, cells)
+            found |= _infer(task, stack, name, variant)
+            aligned = measures.alignment(stack)
+            found |= Measured(agnostic=_agnostic(task, aligned, name, variant, inputs))
             for code, similarity in zip(task.others, np.stack(with_pivot, axis=1), strict=True):
-                _retrieval(task, similarity, name, variant, code, out, cells)
+                found |= _retrieval(task, similarity, name, variant, code)
             continue
-        for code, matrix in zip(task.others, stack, strict=False):
-            _put(
-                out["measures"],
-                (pooling, name, variant, code),
-                cell(measures.alignment(matrix), None),
-            )
+        curves = [make_curve(measures.alignment(matrix), None) for matrix in stack]
+        keys = [CurveKey(pooling, name, variant, task.suite.pivot, code) for code in task.others]
+        found |= Measured(dict(zip(keys, curves, strict=False)))
+    return found
 
 
-def _infer(
-    task: Study, stack: np.ndarray, name: str, variant: str, out: Tree, cells: VariantCells
-) -> None:
-    """Write a measure of all pairs ``[pair, row, n, n]``: mean, interval, p, separation.
+def _infer(task: AlignmentInputs, stack: np.ndarray, name: str, variant: str) -> Measured:
+    """Measure all pairs ``[pair, layer, n, n]``: mean, interval, p, separation.
 
-    The joint p-values correct over the rows of all pairs with the pivot, or of all pairs without.
+    The joint p-values correct over the layers of all pairs with the pivot, or of all without.
     """
     pooling, with_pivot = PRIMARY[name], len(task.others)
     aligned = measures.alignment(stack)
     families = [part[:, :-1] for part in (stack[:with_pivot], stack[with_pivot:]) if len(part)]
     tested = [inference.max_t(part, task.orders) for part in families] if task.infers else []
+    own, joint = (
+        [table for family in tested for table in family[kind]] for kind in (0, 1)
+    )  # per pair, in the order of task.pairs
+    curves: dict[CurveKey, Curve] = {}
     for position, (left, right) in enumerate(task.pairs):
-        entry = cell(aligned[position], task.resamples)
+        curve = make_curve(aligned[position], task.resamples)
         if tested:
-            own, joint = tested[position >= with_pivot]
-            index = position if position < with_pivot else position - with_pivot
-            entry["p"] = files.finite_list(own[index])
-            entry["p_joint"] = files.finite_list(joint[index])
-        _put(out["pairs"], (name, variant, f"{left}-{right}"), entry)
+            curve = replace(curve, p=values(own[position]), p_joint=values(joint[position]))
+        curves[CurveKey(pooling, name, variant, left, right)] = curve
         if position < with_pivot:
-            _put(out["measures"], (pooling, name, variant, right), entry)
-            spread = cell(measures.separation(stack[position])[:, None], None)
-            _put(out["measures"], (pooling, f"{name}_separation", variant, right), spread)
-            if name == "concept":
-                cells.aligned[right] = aligned[position]
-    _agnostic(task, aligned, name, variant, out)
+            key = CurveKey(pooling, f"{SHORT[name]}_separation", variant, left, right)
+            curves[key] = make_curve(measures.separation(stack[position])[:, None], None)
+    by_language = dict(zip(task.others, aligned, strict=False)) if name == CONCEPT else {}
+    return Measured(curves, aligned=by_language)
 
 
-def _agnostic(task: Study, aligned: np.ndarray, name: str, variant: str, out: Tree) -> None:
-    """Write the mean over testable pairs, with the pivot and (language-agnostic) without it."""
-    shares = out["audit"]["identical_pairs"][PRIMARY[name]][variant]
-    testable = [shares["-".join(pair)] < IDENTICAL_LIMIT for pair in task.pairs]
+def _agnostic(
+    task: AlignmentInputs,
+    aligned: np.ndarray,
+    name: str,
+    variant: str,
+    inputs: Mapping[tuple[str, str, str, str], Inputs],
+) -> dict[tuple[str, str, str], Curve]:
+    """Return the mean over testable pairs, with the pivot and (language-agnostic) without it."""
+    found = {}
     for family, has_pivot in (("with_pivot", True), ("without_pivot", False)):
         kept = [
             n
-            for n, (left, _) in enumerate(task.pairs)
-            if testable[n] and (left == task.suite.pivot) == has_pivot
+            for n, (left, right) in enumerate(task.pairs)
+            if not inputs[PRIMARY[name], variant, left, right].untestable
+            and (left == task.suite.pivot) == has_pivot
         ]
         if kept:
-            entry = {**cell(aligned[kept].mean(0), task.resamples), "pairs": len(kept)}
-            _put(out["agnostic"], (name, variant, family), entry)
+            curve = make_curve(aligned[kept].mean(0), task.resamples)
+            found[name, variant, family] = replace(curve, pairs=len(kept))
+    return found
 
 
 def _retrieval(
-    task: Study,
-    similarity: np.ndarray,
-    name: str,
-    variant: str,
-    language: str,
-    out: Tree,
-    cells: VariantCells,
-) -> None:
-    """Write retrieval within wording pairs, of ``[row, k, k', n, n']``."""
+    task: AlignmentInputs, similarity: np.ndarray, name: str, variant: str, language: str
+) -> Measured:
+    """Measure retrieval within wording pairs, of ``[layer, k, k', n, n']``."""
     k = similarity.shape[1]
-    chosen = np.eye(k, dtype=bool) if name == "sentence" else ~np.eye(k, dtype=bool)
+    chosen = np.eye(k, dtype=bool) if name == SENTENCE else ~np.eye(k, dtype=bool)
     scores = measures.retrieval(similarity[:, chosen])
+    chance = round(1 / (2 * len(task.concepts) - 1), 5)
+    curves = {}
     for score_name, score in scores.items():
-        entry = cell(score.mean(axis=1), task.resamples)
-        if score_name == "two_way":
-            entry["chance"] = round(1 / (2 * len(task.concepts) - 1), 5)
-        keys = (PRIMARY[name], f"{name}_retrieval_{score_name}", variant, language)
-        _put(out["measures"], keys, entry)
-    if name == "concept":
-        cells.wins[language] = scores["two_way"].mean(axis=1)
-        rate = layers.mismatched_commitment(similarity[:-1, chosen])
-        _put(out["audit"], ("concept_false_rate", variant, language), finite(rate, 4))
+        measure_name = f"{SHORT[name]}_retrieval_{score_name}"
+        key = CurveKey(PRIMARY[name], measure_name, variant, task.suite.pivot, language)
+        curves[key] = make_curve(
+            score.mean(axis=1), task.resamples, chance if score_name == "two_way" else None
+        )
+    if name != CONCEPT:
+        return Measured(curves)
+    rate = finite(layers.mismatched_commitment(similarity[:-1, chosen]), 4)
+    return Measured(
+        curves, wins={language: scores["two_way"].mean(axis=1)}, false_rates={language: rate}
+    )
 
 
 def _raw_cosine(
-    task: Study,
-    vectors: Sequence[np.ndarray],
-    pooling: str,
-    variant: str,
-    out: Tree,
-    cells: VariantCells,
-) -> None:
-    """Write uncentred cosine with the pivot, and its mismatched control."""
-    rows = [
+    task: AlignmentInputs, vectors: Sequence[np.ndarray], pooling: str, variant: str
+) -> Measured:
+    """Measure uncentred cosine with the pivot, and its mismatched control."""
+    by_layer = [
         measures.wording_mean(table[0, 1:], same_wording=True)
         for table in measures.layer_cosines(vectors, pivot_only=True)
     ]
-    for code, matrix in zip(task.others, np.stack(rows, axis=1), strict=True):
+    curves: dict[CurveKey, Curve] = {}
+    cosines: dict[tuple[str, str, str], Values] = {}
+    legacy: dict[str, np.ndarray] = {}
+    for code, matrix in zip(task.others, np.stack(by_layer, axis=1), strict=True):
         matched = np.diagonal(matrix, axis1=1, axis2=2)
-        for name, values in (("cosine", matched), ("mismatched", measures.mismatched(matrix))):
-            _put(out["measures"], (pooling, name, variant, code), cell(values, task.resamples))
+        for name, table in ((COSINE, matched), (MISMATCHED, measures.mismatched(matrix))):
+            key = CurveKey(pooling, name, variant, task.suite.pivot, code)
+            curves[key] = make_curve(table, task.resamples)
         if pooling == LEGACY_POOLING:
-            cells.legacy[code] = matched
+            legacy[code] = matched
         if pooling == "content_mean":
             for position, concept in enumerate(task.concepts):
-                curve = files.finite_list(matched[:-1, position])
-                _put(out["curves"], (variant, concept, code), curve)
+                cosines[variant, concept, code] = values(matched[:-1, position])
+    return Measured(curves, cosines=cosines, legacy=legacy)
 
 
 # --- audit ------------------------------------------------------------------------------------
 
 
-def _identical_input(
-    task: Study, raw: dict[str, np.ndarray], pooling: str, variant: str, out: Tree
-) -> None:
-    """Audit: share of concepts whose pooled row-0 vectors are equal in some wording."""
+def _identical_inputs(
+    task: AlignmentInputs, raw: Mapping[str, np.ndarray], pooling: str, variant: str
+) -> dict[tuple[str, str, str, str], Inputs]:
+    """Return, per pair, the share of concepts whose layer-0 vectors are equal in some wording."""
+    found = {}
     for left, right in task.pairs:
         same = (raw[right][:, :, 0] == raw[left][:, :, 0]).all(axis=-1).any(axis=1)
         share = float(same.mean())
-        keys = ("identical_pairs", pooling, variant, f"{left}-{right}")
-        _put(out["audit"], keys, round(share, 4))
-        if left == task.suite.pivot:
-            entry = {
-                "share": round(share, 4),
-                "untestable": share >= IDENTICAL_LIMIT,
-                "concepts": [c for c, s in zip(task.concepts, same, strict=True) if s],
-            }
-            _put(out["audit"], ("identical_input", pooling, variant, right), entry)
+        found[pooling, variant, left, right] = Inputs(
+            round(share, 4),
+            share >= IDENTICAL_LIMIT,
+            tuple(c for c, s in zip(task.concepts, same, strict=True) if s),
+        )
+    return found
 
 
-def _tokens(task: Study, loaded: store.Activations, variant: str, out: Tree) -> None:
-    """Audit: token Jaccard of the concepts' spans with the pivot, and fertility."""
+def _tokens(
+    task: AlignmentInputs,
+    loaded: store.Activations,
+    variant: str,
+    false_rates: Mapping[str, float | None],
+) -> dict[tuple[str, str], Tokens]:
+    """Return fertility, and the Jaccard overlap of the concepts' span tokens with the pivot's."""
 
     def span(stimulus: str) -> set[int]:
         record = loaded.tokens[stimulus]
         return {record["token_ids"][n] for n in record["span_tokens"]}
 
+    found = {}
+    pivot_ids = task.probe_ids(task.suite.pivot)
     for code in task.languages:
-        ids, pivot_ids = task.probe_ids(code), task.probe_ids(task.suite.pivot)
-        fertility = [loaded.tokens[i]["tokens_per_character"] for i in ids]
-        keys = ("tokens_per_character", variant, code)
-        _put(out["audit"], keys, round(float(np.mean(fertility)), 4))
+        ids = task.probe_ids(code)
+        fertility = np.mean([loaded.tokens[i]["tokens_per_character"] for i in ids])
+        shared = None
         if code != task.suite.pivot:
-            shared = [
+            overlaps = [
                 len(span(a) & span(b)) / len(span(a) | span(b))
                 for a, b in zip(ids, pivot_ids, strict=True)
             ]
-            _put(out["audit"], ("shared_tokens", variant, code), round(float(np.mean(shared)), 4))
+            shared = round(float(np.mean(overlaps)), 4)
+        rate = false_rates.get(code)
+        found[variant, code] = Tokens(round(float(fertility), 4), shared, rate)
+    return found

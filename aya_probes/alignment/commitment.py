@@ -1,112 +1,141 @@
-"""The commitment matrix and the shapes: where a concept becomes shared, and where it is let go.
+"""Commitment and release layers, and shapes, of one variant.
 
-One variant at a time, from the curves of ``cells`` (ADR-004, ADR-008).
+A concept is shared from its commitment layer on, and becomes language-specific again at its
+release layer (ADR-004, ADR-008).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from aya_probes.alignment import layers
-from aya_probes.alignment.cells import LEGACY_POOLING, Study, VariantCells
+from aya_probes.alignment.cells import LEGACY_POOLING, Measured
+from aya_probes.alignment.inputs import MIN_SPLIT_CONCEPTS, AlignmentInputs
 from aya_probes.files import finite
+from aya_probes.results.curves import CONCEPT, PRIMARY, CurveKey, Inputs, Shape
+from aya_probes.results.tables import Layers
 
-LEGACY_COSINE = 0.85  # the published study's rule: raw cosine on ``last``, held for 3 rows
-MIN_SHAPE_CONCEPTS = 8  # two halves of 4
-UNASKED = ("untestable", "too_few_concepts", "too_few_wordings", "undefined")
-
-
-def _status(task: Study, aligned: np.ndarray | None, void: bool) -> str:
-    """Return why a cell has no commitment layer, or ``tested``."""
-    if void:
-        return "untestable"
-    if not task.infers:
-        return "too_few_concepts"
-    if aligned is None:
-        return "too_few_wordings"
-    return "tested" if np.isfinite(aligned).any() else "undefined"
+LEGACY_COSINE = 0.85  # the published study's rule: raw cosine on ``last``, held for 3 layers
 
 
-def rows(
-    task: Study, variant: str, cells: VariantCells, out: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """Return commitment and legacy layers, ALL and per concept, and fill ``out['shape']``."""
-    records: list[dict[str, Any]] = []
-    audit = out["audit"]["identical_input"]
-    for code in task.others:
-        aligned = cells.aligned.get(code)
-        here, old = audit["span_mean"][variant][code], audit[LEGACY_POOLING][variant][code]
-        status = _status(task, aligned, here["untestable"])
-        shared: dict[str, Any] = {
-            "variant": variant,
-            "language": code,
-            "identical_input": here["share"],
-            "shared_tokens": out["audit"]["shared_tokens"][variant][code],
-            "legacy_status": "identical_input" if old["untestable"] else "as_published",
-        }
-        layer = release = None
-        if status == "tested" and aligned is not None:
-            p = out["measures"]["span_mean"]["concept"][variant][code]["p"]
-            curve, p = aligned[:-1].mean(1), np.array([np.nan if v is None else v for v in p])
+@dataclass(frozen=True)
+class _Cell:
+    """One language of one variant."""
+
+    task: AlignmentInputs
+    variant: str
+    language: str
+    measured: Measured
+
+    @property
+    def inputs(self) -> Inputs:
+        return self._inputs("span_mean")
+
+    def _inputs(self, pooling: str) -> Inputs:
+        return self.measured.inputs[pooling, self.variant, self.task.suite.pivot, self.language]
+
+    @property
+    def aligned(self) -> np.ndarray | None:
+        return self.measured.aligned.get(self.language)
+
+    @property
+    def status(self) -> str:
+        """Why the cell has no commitment layer, or ``tested``."""
+        if self.inputs.untestable:
+            return "untestable"
+        if not self.task.infers:
+            return "too_few_concepts"
+        if self.aligned is None:
+            return "too_few_wordings"
+        return "tested" if np.isfinite(self.aligned).any() else "undefined"
+
+    def all_concepts(self) -> Layers:
+        """Return the layers of the mean over concepts."""
+        status, layer, release = self.status, None, None
+        if status == "tested" and self.aligned is not None:
+            pivot = self.task.suite.pivot
+            key = CurveKey(PRIMARY[CONCEPT], CONCEPT, self.variant, pivot, self.language)
+            curve, p = self.aligned[:-1].mean(1), self.measured.curves[key].array("p")
             layer = layers.commitment_layer(curve, p)
             release = None if layer is None else layers.release_layer(curve, p, layer)
             status = "never" if layer is None else "committed"
-        if aligned is not None and len(task.concepts) >= MIN_SHAPE_CONCEPTS:
-            shapes = out["shape"].setdefault(variant, {})
-            shapes[code] = shape(task, aligned, void=here["untestable"])
-        records.append(
-            shared
-            | {
-                "concept_id": "ALL",
-                "concept": "ALL",
-                "status": status,
-                "commitment_layer": _layer(layer, status),
-                "release_layer": _layer(release, status) if layer is not None else "",
-                "legacy_layer": _layer(_legacy(cells.legacy[code].mean(1)), ""),
-            }
+        legacy = self.measured.legacy[self.language].mean(1)
+        return replace(
+            self._record("ALL", legacy),
+            status=status,
+            commitment_layer=layer,
+            release_layer=release,
         )
-        single = layers.concept_commitment(cells.wins[code][:-1]) if code in cells.wins else None
-        for position, concept in enumerate(task.concepts):
-            void = single is None or concept in here["concepts"]
-            one = "untestable" if void else "descriptive"
-            records.append(
-                shared
-                | {
-                    "concept_id": concept,
-                    "concept": task.manifest.metadata["concepts"][concept],
-                    "status": one,
-                    "commitment_layer": _layer(single[position] if single else None, one),
-                    "release_layer": "",
-                    "legacy_layer": _layer(_legacy(cells.legacy[code][:, position]), ""),
-                }
-            )
-    return records
+
+    def single_concepts(self) -> list[Layers]:
+        """Return the layers of each concept: descriptive, without an error rate."""
+        wins = self.measured.wins.get(self.language)
+        found = None if wins is None else layers.concept_commitment(wins[:-1])
+        table = []
+        for position, concept in enumerate(self.task.concepts):
+            record = self._record(concept, self.measured.legacy[self.language][:, position])
+            if found is not None and concept not in self.inputs.concepts:
+                record = replace(record, status="descriptive", commitment_layer=found[position])
+            table.append(record)
+        return table
+
+    def _record(self, concept: str, legacy: np.ndarray) -> Layers:
+        """Return an untestable record; ``legacy [layer]`` is raw cosine, the final norm last."""
+        names = self.task.manifest.metadata["concepts"]
+        shared = self.measured.tokens[self.variant, self.language].shared_tokens
+        assert shared is not None  # None is the pivot's
+        void = self._inputs(LEGACY_POOLING).untestable
+        return Layers(
+            variant=self.variant,
+            language=self.language,
+            concept_id=concept,
+            concept=names.get(concept, concept),
+            commitment_layer=None,
+            release_layer=None,
+            status="untestable",
+            identical_input=self.inputs.share,
+            shared_tokens=shared,
+            legacy_layer=layers.first_run(legacy[:-1] >= LEGACY_COSINE, start=0),
+            legacy_status="identical_input" if void else "as_published",
+        )
 
 
-def _layer(layer: int | None, status: str) -> int | str:
-    """Return a layer for the CSV: −1 = never, empty = it could not be asked."""
-    if status in UNASKED:
-        return ""
-    return -1 if layer is None else layer
+def commitment_table(task: AlignmentInputs, variant: str, measured: Measured) -> list[Layers]:
+    """Return commitment and legacy layers per language, for ALL and for each concept."""
+    cells = [_Cell(task, variant, code, measured) for code in task.others]
+    return [record for cell in cells for record in (cell.all_concepts(), *cell.single_concepts())]
 
 
-def _legacy(cosine: np.ndarray) -> int | None:
-    return layers.first_run(cosine[:-1] >= LEGACY_COSINE, start=0)
+def find_shapes(
+    task: AlignmentInputs, variant: str, measured: Measured
+) -> dict[tuple[str, str], Shape]:
+    """Return the shape of every language's curve; none below 8 concepts."""
+    if len(task.concepts) < MIN_SPLIT_CONCEPTS:
+        return {}
+    pivot = task.suite.pivot
+    return {
+        (variant, code): shape(
+            aligned,
+            seed=task.seed,
+            void=measured.inputs["span_mean", variant, pivot, code].untestable,
+        )
+        for code, aligned in measured.aligned.items()
+    }
 
 
-def shape(task: Study, aligned: np.ndarray, *, void: bool) -> dict[str, Any]:
-    """Return the shape of a curve ``[row, n]`` (final norm last) as it stands in the JSON."""
+def shape(aligned: np.ndarray, *, seed: int, void: bool) -> Shape:
+    """Return the shape of a curve ``[layer, n]``, the final norm last; ``void``: untestable."""
     if not np.isfinite(aligned[:-1]).all():
-        return {"label": "UNDEFINED", "peak_row": None, "norm_step": None, "retained": None}
-    label, peak = layers.shape_label(aligned[:-1], seed=task.seed)
+        return Shape("UNDEFINED", None, None, None)
+    label, peak = layers.shape_label(aligned[:-1], seed=seed)
     means = aligned.mean(1)
     top = float(means[:-1].max())
-    return {
-        "label": "UNTESTABLE" if void else label,
-        "peak_row": None if void else peak,
-        "norm_step": finite(float(means[-1] - means[-2])),
+    return Shape(
+        label="UNTESTABLE" if void else label,
+        peak_layer=None if void else peak,
+        norm_step=finite(float(means[-1] - means[-2])),
         # Of a flat curve, the ratio of two noises says nothing.
-        "retained": finite(float(means[-2]) / top) if label != "FLAT" and top > 0 else None,
-    }
+        retained=finite(float(means[-2]) / top) if label != "FLAT" and top > 0 else None,
+    )

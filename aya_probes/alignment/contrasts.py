@@ -1,29 +1,29 @@
 """Contrasts between variants: what post-training and region do to ``concept`` alignment.
 
 All are paired by concept. Each half of the concepts is read in the window ℓ* ± 2, ℓ* being the peak
-of the control variant on the other half, so that choosing the rows and reading them are
-independent. Arrays in, records out (results/contrasts.csv); no files.
+of the control variant on the other half, so that choosing the layers and reading them are
+independent. Arrays in, records out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from aya_probes.alignment import inference
+from aya_probes.alignment.inputs import MIN_SPLIT_CONCEPTS
+from aya_probes.results.tables import Contrast
 from aya_probes.suites import Variant
 
 HALF_WINDOW = 2
-MIN_CONCEPTS = 8  # two halves of 4
 
-Curves = Mapping[tuple[str, str], np.ndarray]  # (variant, language) -> A_i [row, n], norm last
+Curves = Mapping[tuple[str, str], np.ndarray]  # (variant, language) -> A_i [layer, n], norm last
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Difference:
     """One difference between two variants, per concept."""
 
     name: str
@@ -36,7 +36,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Windows:
-    """The rows in which each half of the concepts is read, per language."""
+    """The layers in which each half of the concepts is read, per language."""
 
     curves: Curves
     control: str
@@ -89,7 +89,7 @@ def variant_pairs(variants: Sequence[Variant]) -> tuple[str | None, list[tuple[s
 
 def compute(
     variants: Sequence[Variant], languages: Sequence[str], curves: Curves, seed: int
-) -> list[Contrast]:
+) -> list[Difference]:
     """Return every contrast, per language and (regional variants) over targets vs untargeted."""
     control, pairs = variant_pairs(variants)
     if control is None or not languages:
@@ -102,7 +102,7 @@ def compute(
     for kind, left, right in pairs:
         name = f"{kind}: {left} - {right}"
         change = {code: windows.read(left, code) - windows.read(right, code) for code in languages}
-        found += [Contrast(name, code, windows.text(code), change[code]) for code in languages]
+        found += [Difference(name, code, windows.text(code), change[code]) for code in languages]
         if kind == "region" and targets[left] and untargeted:
             found.append(_specificity(left, right, targets[left], untargeted, change))
     return found
@@ -110,11 +110,11 @@ def compute(
 
 def _specificity(
     left: str, right: str, targets: list[str], untargeted: list[str], change: dict[str, np.ndarray]
-) -> Contrast:
+) -> Difference:
     """Return the change on the targets minus that on languages that no variant targets."""
     codes = [*targets, *untargeted]
     gap = np.mean([change[c] for c in targets], 0) - np.mean([change[c] for c in untargeted], 0)
-    return Contrast(
+    return Difference(
         f"specificity: {left} - {right}",
         f"{'+'.join(targets)} vs {'+'.join(untargeted)}",
         "per language",
@@ -124,24 +124,30 @@ def _specificity(
     )
 
 
-def rows(
+@dataclass(frozen=True)
+class Draws:
+    """Resamples, sign flips and seed of the tests."""
+
+    weights: np.ndarray  # bootstrap weights over concepts, of every other interval too
+    flips: int
+    seed: int
+
+
+def contrast_table(
     variants: Sequence[Variant],
     languages: Sequence[str],
     curves: Curves,
-    *,
     untestable: Collection[str],
-    weights: np.ndarray,
-    flips: int,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """Return the records of results/contrasts.csv.
+    draws: Draws,
+) -> list[Contrast]:
+    """Return every contrast with its test.
 
     Sign-flip p over concepts (two-sided), Holm over all contrasts and languages, expanded-t
-    interval with the resamples ``weights`` of every other interval. A specificity has also the
-    exact permutation of language labels (one-sided) and the smallest p that it can reach.
-    Languages with an untestable or undefined cell are left out; none below 8 concepts.
+    interval. A specificity has also the exact permutation of language labels (one-sided) and the
+    smallest p that it can reach. Languages with an untestable or undefined cell are left out. With
+    fewer than 8 concepts there are none.
     """
-    if not curves or next(iter(curves.values())).shape[1] < MIN_CONCEPTS:
+    if not curves or next(iter(curves.values())).shape[1] < MIN_SPLIT_CONCEPTS:
         return []
     names = [v.name for v in variants]
     usable = [
@@ -149,30 +155,32 @@ def rows(
         for code in languages
         if code not in untestable and all(np.isfinite(curves[n, code]).all() for n in names)
     ]
-    contrasts = compute(variants, usable, curves, seed)
-    if not contrasts:
+    found = compute(variants, usable, curves, draws.seed)
+    if not found:
         return []
-    differences = np.stack([contrast.differences for contrast in contrasts])
-    p = inference.sign_flip_p(differences, count=flips, seed=seed)
-    lower, upper = inference.expanded_interval(differences, weights)
-    records = []
-    for n, (contrast, adjusted) in enumerate(zip(contrasts, inference.holm(p), strict=True)):
-        by_label: tuple[float, float] | tuple[None, None] = (None, None)
-        if contrast.by_language is not None and contrast.targeted is not None:
-            by_label = inference.label_permutation_p(contrast.by_language, contrast.targeted)
-        records.append(
-            {
-                "contrast": contrast.name,
-                "language": contrast.language,
-                "window": contrast.window,
-                "estimate": float(contrast.differences.mean()),
-                "lower": float(lower[n]),
-                "upper": float(upper[n]),
-                "p": float(p[n]),
-                "p_holm": float(adjusted),
-                "n": len(contrast.differences),
-                "p_language": by_label[0],
-                "p_language_floor": by_label[1],
-            }
+    differences = np.stack([each.differences for each in found])
+    p = inference.sign_flip_p(differences, count=draws.flips, seed=draws.seed)
+    lower, upper = inference.expanded_interval(differences, draws.weights)
+    table = []
+    for each, low, high, own, adjusted in zip(
+        found, lower, upper, p, inference.holm(p), strict=True
+    ):
+        label: tuple[float, float] | tuple[None, None] = (None, None)
+        if each.by_language is not None and each.targeted is not None:
+            label = inference.label_permutation_p(each.by_language, each.targeted)
+        table.append(
+            Contrast(
+                contrast=each.name,
+                language=each.language,
+                window=each.window,
+                estimate=float(each.differences.mean()),
+                lower=float(low),
+                upper=float(high),
+                p=float(own),
+                p_holm=float(adjusted),
+                n=len(each.differences),
+                p_language=label[0],
+                p_language_floor=label[1],
+            )
         )
-    return records
+    return table

@@ -1,20 +1,27 @@
 """Alignment on the parallel corpus: sentence retrieval at large n, and unbiased CKA, with errors.
 
-Vectors are ``content_mean``, centred by language and row. One language is in memory at a time
+Vectors are ``content_mean``, centred by language and layer. One language is in memory at a time
 beside the pivot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 from aya_probes.alignment import measures
 from aya_probes.extraction import store
-from aya_probes.files import finite, finite_list
+from aya_probes.files import finite
+from aya_probes.results.curves import (
+    PARALLEL_CKA,
+    PARALLEL_RETRIEVAL,
+    Curve,
+    CurveKey,
+    number,
+    values,
+)
 from aya_probes.stimuli import Manifest
 
 MIN_ITEMS = 5  # for the jackknife of unbiased CKA
@@ -31,66 +38,63 @@ def corpus_ids(manifest: Manifest) -> dict[str, list[str]]:
     return ids
 
 
-def retrieval_entry(won: np.ndarray) -> dict[str, Any]:
-    """Return a JSON entry of two-way retrieval ``[row, n]``: rate and Wilson's 95% interval."""
-    from scipy import stats  # a second to import: not for --help
-
+def retrieval_curve(won: np.ndarray) -> Curve:
+    """Return the rate of two-way retrieval ``[layer, n]`` with Wilson's 95% interval."""
     n = won.shape[1]
     bounds = [
-        stats.binomtest(int(row.sum()), n).proportion_ci(method="wilson")
-        if np.isfinite(row).all()
+        stats.binomtest(int(layer.sum()), n).proportion_ci(method="wilson")
+        if np.isfinite(layer).all()
         else (np.nan, np.nan)
-        for row in won
+        for layer in won
     ]
-    entry = _entry(won.mean(1), np.array(bounds))
-    return entry | {"n": n, "chance": finite(1 / (2 * n - 1), 5)}
+    return _curve(won.mean(1), np.array(bounds), n, finite(1 / (2 * n - 1), 5))
 
 
-def cka_entry(values: np.ndarray, n: int) -> dict[str, Any]:
-    """Return a JSON entry of CKA ``[row, (estimate, jackknife error)]`` with 95% intervals."""
-    estimate, error = values.T
+def cka_curve(table: np.ndarray, n: int) -> Curve:
+    """Return CKA of ``[layer, (estimate, jackknife error)]`` with its 95% interval."""
+    estimate, error = table.T
     margin = NORMAL_95 * error
-    return _entry(estimate, np.stack([estimate - margin, estimate + margin], axis=1)) | {"n": n}
+    return _curve(estimate, np.stack([estimate - margin, estimate + margin], axis=1), n, None)
 
 
-def _entry(mean: np.ndarray, bounds: np.ndarray) -> dict[str, Any]:
-    return {
-        "mean": finite_list(mean[:-1]),
-        "lower": finite_list(bounds[:-1, 0]),
-        "upper": finite_list(bounds[:-1, 1]),
-        "p": None,
-        "final_norm": finite(float(mean[-1]), 5),
-        "final_norm_interval": finite_list(bounds[-1]),
-    }
+def _curve(mean: np.ndarray, bounds: np.ndarray, n: int, chance: float | None) -> Curve:
+    """Return a curve of ``[layer]`` and ``[layer, (lower, upper)]``, the final norm last."""
+    last = values(bounds[-1])
+    return Curve(
+        values(mean[:-1]),
+        number(mean[-1]),
+        values(bounds[:-1, 0]),
+        values(bounds[:-1, 1]),
+        final_norm_interval=(last[0], last[1]),
+        n=n,
+        chance=chance,
+    )
 
 
-def analyse(
-    loaded: store.Activations,
-    manifest: Manifest,
-    pivot: str,
-    others: Sequence[str],
-    variant: str,
-    tables: dict[str, Any],
-) -> None:
-    """Write ``parallel_retrieval`` and ``parallel_cka`` of one variant into ``tables``."""
-    ids = corpus_ids(manifest)
+def measure(
+    loaded: store.Activations, manifest: Manifest, others: Sequence[str], variant: str
+) -> dict[CurveKey, Curve]:
+    """Return retrieval and CKA of one variant, of every language with the pivot."""
+    ids, pivot = corpus_ids(manifest), manifest.suite.pivot
     if len(ids.get(pivot, ())) < MIN_ITEMS:
-        return
+        return {}
     n = len(ids[pivot])
     anchor = loaded.take(POOLING, ids[pivot])
     anchor -= anchor.mean(0)
-    grams = [measures.gram(anchor[:, row]).astype(np.float32) for row in range(anchor.shape[1])]
-    tables = tables.setdefault(POOLING, {})
+    depth = anchor.shape[1]
+    grams = [measures.gram(anchor[:, layer]).astype(np.float32) for layer in range(depth)]
+    curves = {}
     for code in others:
         other = loaded.take(POOLING, ids[code])
         other -= other.mean(0)
         won, cka = [], []
-        for row, gram in enumerate(grams):
-            a, b = measures.unit(anchor[:, row]), measures.unit(other[:, row])
+        for layer, gram in enumerate(grams):
+            a, b = measures.unit(anchor[:, layer]), measures.unit(other[:, layer])
             won.append(measures.retrieval(a @ b.T)["two_way"])
-            cka.append(measures.unbiased_cka(gram, measures.gram(other[:, row])))
-        for name, entry in (
-            ("parallel_retrieval", retrieval_entry(np.array(won))),
-            ("parallel_cka", cka_entry(np.array(cka), n)),
+            cka.append(measures.unbiased_cka(gram, measures.gram(other[:, layer])))
+        for name, curve in (
+            (PARALLEL_RETRIEVAL, retrieval_curve(np.array(won))),
+            (PARALLEL_CKA, cka_curve(np.array(cka), n)),
         ):
-            tables.setdefault(name, {}).setdefault(variant, {})[code] = entry
+            curves[CurveKey(POOLING, name, variant, pivot, code)] = curve
+    return curves

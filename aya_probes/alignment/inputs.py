@@ -1,0 +1,160 @@
+"""What an alignment run compares: variants, languages, concepts, and the draws that all share."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+from aya_probes import command_line, errors, files, stimuli
+from aya_probes.alignment import inference
+from aya_probes.errors import StudyError
+from aya_probes.extraction.plan import plan_path
+from aya_probes.run_folder import RunPaths
+from aya_probes.stimuli import Manifest
+from aya_probes.suites import Suite
+
+MIN_CONCEPTS = 4  # for p-values and intervals
+MIN_SPLIT_CONCEPTS = 8  # two halves of 4: for shapes and contrasts
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a user may set of the analysis."""
+
+    paths: RunPaths
+    variants: tuple[str, ...] | None
+    languages: tuple[str, ...] | None
+    concepts: tuple[str, ...] | None
+    n_bootstrap: int
+    n_permutations: int
+    seed: int
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class AlignmentInputs:
+    """What is compared, and the draws that every cell shares."""
+
+    manifest: Manifest
+    variants: list[str]
+    languages: list[str]
+    concepts: list[str]
+    wordings: list[int]
+    weights: np.ndarray
+    """Bootstrap weights over concepts ``[resample, concept]``."""
+    orders: np.ndarray
+    """Permutations of the concepts ``[permutation, concept]``."""
+    seed: int
+
+    @property
+    def suite(self) -> Suite:
+        return self.manifest.suite
+
+    @property
+    def others(self) -> list[str]:
+        """The languages without the pivot."""
+        return [code for code in self.languages if code != self.suite.pivot]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """All language pairs, those with the pivot first."""
+        return list(itertools.combinations([self.suite.pivot, *self.others], 2))
+
+    @property
+    def infers(self) -> bool:
+        """Whether there are enough concepts for p-values and intervals."""
+        return len(self.concepts) >= MIN_CONCEPTS
+
+    @property
+    def resamples(self) -> np.ndarray | None:
+        """The bootstrap weights, or None where intervals are withheld."""
+        return self.weights if self.infers else None
+
+    def probe_ids(self, language: str) -> list[str]:
+        """Return the probe stimuli of a language, concepts outermost."""
+        return [f"{c}-{language}-{k}" for c in self.concepts for k in self.wordings]
+
+
+def load_inputs(config: Config) -> AlignmentInputs:
+    """Read the manifest and choose variants, languages and concepts.
+
+    Raises UsageError for an unknown name, StudyError for fewer than 2 concepts.
+    """
+    manifest = stimuli.load_manifest(config.paths.manifest)
+    suite = manifest.suite
+    languages = command_line.choose("language", config.languages, suite.languages)
+    if suite.pivot not in languages or len(languages) < 2:
+        raise errors.UsageError(
+            f"--languages must name {suite.pivot!r} (the pivot) and another one"
+        )
+    known = list(manifest.metadata["concepts"])
+    concepts = command_line.choose("concept", config.concepts, known)
+    if len(concepts) < 2:
+        raise StudyError(
+            f"{config.paths.manifest}: alignment compares concepts: at least 2 are "
+            f"needed, found {len(concepts)}; {files.MAKE_MANIFEST} --concepts …"
+        )
+    wordings = sorted(
+        {s.wording for s in manifest.stimuli if s.kind == "probe" and s.wording is not None}
+    )
+    _warn_of_few(len(concepts), len(wordings))
+    n = len(concepts)
+    return AlignmentInputs(
+        manifest,
+        choose_variants(config, suite),
+        languages,
+        concepts,
+        wordings,
+        inference.resample_weights(n, config.n_bootstrap, config.seed),
+        inference.permutations(n, config.n_permutations, config.seed),
+        config.seed,
+    )
+
+
+def choose_variants(config: Config, suite: Suite) -> list[str]:
+    """Return the variants asked for, else those with activations; a default one missing is named.
+
+    Raises UsageError for an unknown variant, StudyError if there are no activations at all.
+    """
+    if config.variants:
+        return command_line.choose("variant", config.variants, suite.names())
+    here = [v for v in suite.names() if plan_path(config.paths.activations / v).is_file()]
+    if not here:
+        raise StudyError(
+            f"{config.paths.activations}: no variant has a plan.json here; "
+            f"make them with: {files.MAKE_ACTIVATIONS}"
+        )
+    for name in suite.default_names():
+        if name not in here:
+            warn(
+                f"variant {name} has no activations: it is left out, and contrasts with it; "
+                f"make them with: {files.MAKE_ACTIVATIONS} --variants {name}"
+            )
+    return here
+
+
+def _warn_of_few(concepts: int, wordings: int) -> None:
+    """Say what cannot be inferred from so few concepts or wordings."""
+    if concepts < MIN_CONCEPTS:
+        warn(
+            f"{concepts} concepts, at least {MIN_CONCEPTS} are needed for inference: "
+            "p-values, intervals, commitment and shapes are withheld"
+        )
+    elif concepts < MIN_SPLIT_CONCEPTS:
+        warn(
+            f"{concepts} concepts, at least {MIN_SPLIT_CONCEPTS} are needed for two halves: "
+            "shapes and contrasts are withheld"
+        )
+    if wordings < 2:
+        warn(
+            "one wording per concept: `concept_alignment`, which compares different wordings, "
+            "is withheld"
+        )
+
+
+def warn(message: str) -> None:
+    """Print a warning."""
+    print(f"warning: {message}", file=sys.stderr)

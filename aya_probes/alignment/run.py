@@ -1,0 +1,227 @@
+"""The alignment stage: from activations to results, recomputed only if something changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from aya_probes import files, project
+from aya_probes.alignment import cells, commitment, contrasts
+from aya_probes.alignment.contrasts import Draws
+from aya_probes.alignment.inputs import AlignmentInputs, Config, load_inputs, warn
+from aya_probes.errors import StudyError
+from aya_probes.extraction import store
+from aya_probes.extraction.store import Activations
+from aya_probes.results import alignment as results_file
+from aya_probes.results import tables
+from aya_probes.results.alignment import Results
+from aya_probes.results.curves import COSINE, PRIMARY
+from aya_probes.results.run_info import Provenance, RunInfo, VariantProvenance
+from aya_probes.results.tables import Contrast, Layers
+from aya_probes.run_folder import RunPaths
+
+# Raise it when the same activations would give other numbers (ADR-012).
+ANALYSIS_VERSION = 4
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the stage computes."""
+
+    results: Results
+    layers: list[Layers]
+    contrasts: list[Contrast]
+
+
+def run(config: Config) -> tuple[Results, bool]:
+    """Measure and save, unless the results there were made from the same inputs.
+
+    Returns the results, and whether they were computed now.
+    """
+    task = load_inputs(config)
+    opened = {
+        name: store.open_activations(store.variant_dir(config.paths, name), task.manifest.sha256)
+        for name in task.variants
+    }
+    info = describe_run(task, config, opened)
+    if not config.overwrite:
+        found = _up_to_date(config.paths, info.provenance.inputs_sha256)
+        if found is not None:
+            return found, False
+    analysis = analyse(task, info, opened)
+    results_file.save_results(config.paths.curves, analysis.results)
+    tables.save_tables(config.paths, analysis.results, analysis.layers, analysis.contrasts)
+    _save_token_audit(task, config.paths)
+    return analysis.results, True
+
+
+def analyse(task: AlignmentInputs, info: RunInfo, opened: Mapping[str, Activations]) -> Analysis:
+    """Measure every variant, then compare them."""
+    results, layers = Results(info), list[Layers]()
+    aligned: dict[tuple[str, str], np.ndarray] = {}
+    # One BLAS thread: the same bytes on any number of cores, and no time lost in waiting.
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore", RuntimeWarning)  # NaN cells are reported below by name
+        for variant in tqdm(task.variants, unit="variant", desc="measure"):
+            measured = cells.measure(task, variant, opened[variant])
+            shapes = commitment.find_shapes(task, variant, measured)
+            results = results.merged(dataclasses.replace(measured.to_results(info), shapes=shapes))
+            layers += commitment.commitment_table(task, variant, measured)
+            aligned |= {(variant, code): curve for code, curve in measured.aligned.items()}
+    warn_undefined(results)
+    differences = contrasts.contrast_table(
+        [task.suite.variant(name) for name in task.variants],
+        task.others,
+        aligned,
+        untestable_languages(results),
+        Draws(task.weights, len(task.orders), task.seed),
+    )
+    return Analysis(results, layers, differences)
+
+
+def describe_run(
+    task: AlignmentInputs, config: Config, opened: Mapping[str, Activations]
+) -> RunInfo:
+    """Return what the run compares; raises StudyError unless all variants have the same depth."""
+    suite, depth = task.suite, next(iter(opened.values())).plan.layers
+    for name, loaded in opened.items():
+        if loaded.plan.layers != depth:
+            raise StudyError(
+                f"activations/{name}/plan.json: {loaded.plan.layer_count} layers, other variants "
+                f"have {len(depth)}: the variants of a suite must be one model; fix the suite file"
+            )
+    return RunInfo(
+        schema_version=project.SCHEMA_VERSION,
+        suite=suite.name,
+        label=suite.label,
+        note=suite.note,
+        pivot=suite.pivot,
+        languages=tuple(task.languages),
+        variants=tuple(task.variants),
+        roles={v: suite.variant(v).role for v in task.variants},
+        targets={v: suite.variant(v).targets for v in task.variants},
+        concepts=tuple(task.concepts),
+        concept_names={c: task.manifest.metadata["concepts"][c] for c in task.concepts},
+        layers=depth,
+        n=len(task.concepts),
+        wordings=len(task.wordings),
+        n_bootstrap=config.n_bootstrap,
+        n_permutations=config.n_permutations,
+        seed=config.seed,
+        parallel_corpus=task.manifest.metadata["corpus"],
+        provenance=_provenance(task, config, opened),
+    )
+
+
+def _provenance(
+    task: AlignmentInputs, config: Config, opened: Mapping[str, Activations]
+) -> Provenance:
+    contents = {name: loaded.content_sha256 for name, loaded in opened.items()}
+    decisive = [
+        ANALYSIS_VERSION,
+        project.SCHEMA_VERSION,
+        task.manifest.sha256,
+        contents,
+        task.languages,
+        task.concepts,
+        config.n_bootstrap,
+        config.n_permutations,
+        config.seed,
+    ]
+    return Provenance(
+        inputs_sha256=files.digest(decisive),
+        manifest_sha256=task.manifest.sha256,
+        analysis_version=ANALYSIS_VERSION,
+        code_sha256=project.source_hash(),
+        variants={name: _variant_provenance(loaded) for name, loaded in opened.items()},
+    )
+
+
+def _variant_provenance(loaded: Activations) -> VariantProvenance:
+    plan = loaded.plan
+    return VariantProvenance(
+        content_sha256=loaded.content_sha256,
+        source=plan.inputs.source,
+        dtype=plan.inputs.dtype,
+        device=plan.device,
+        threads=plan.threads,
+        packed=plan.packed,
+        versions=plan.versions,
+        tokenizer_sha256=plan.tokenizer_sha256,
+    )
+
+
+def _up_to_date(paths: RunPaths, inputs_sha256: str) -> Results | None:
+    """Return the results that are there if they are whole and made from the same inputs."""
+    wanted = (paths.curve_table, paths.commitment, paths.contrasts, paths.token_audit)
+    if not all(map(files.matches_sum, (paths.curves, *wanted))):
+        return None
+    try:
+        found = results_file.load_results(paths.curves)
+    except StudyError:  # of another version
+        return None
+    return found if found.info.provenance.inputs_sha256 == inputs_sha256 else None
+
+
+def untestable_languages(results: Results) -> set[str]:
+    """Return the languages with an untestable cell in any variant, on the concept's tokens."""
+    info = results.info
+    return {c for v in info.variants for c in info.others if results.is_untestable(v, c)}
+
+
+def warn_undefined(results: Results) -> None:
+    """Name the cells that have no value, one line per pooling, measure and layers."""
+    undefined: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    for key, curve in results.curves.items():
+        missing = [str(layer) for layer, value in enumerate(curve.mean) if value is None]
+        if key.left == results.info.pivot and key.measure in (*PRIMARY, COSINE) and missing:
+            where = undefined.setdefault((key.pooling, key.measure, ", ".join(missing)), {})
+            where.setdefault(key.variant, []).append(key.right)
+    for (pooling, measure, missing_layers), variants in undefined.items():
+        named = "; ".join(f"{name}: {', '.join(codes)}" for name, codes in variants.items())
+        warn(
+            f"{measure} on {pooling} is undefined (constant or zero vectors) at layer "
+            f"{missing_layers} of {named}"
+        )
+
+
+def _save_token_audit(task: AlignmentInputs, paths: RunPaths) -> None:
+    """Write the probes' token pieces and flags for the page (from the first variant)."""
+    tokens = files.load_json(
+        store.variant_dir(paths, task.variants[0]) / "tokens.json", files.MAKE_ACTIVATIONS
+    )
+    probes = {
+        s.stimulus_id: {
+            **tokens[s.stimulus_id],
+            "text": s.text,
+            "surface": s.text[s.span[0] : s.span[1]] if s.span else None,
+        }
+        for s in task.manifest.stimuli
+        if s.kind == "probe" and s.language in task.languages and s.item_id in task.concepts
+    }
+    audit = {"variant": task.variants[0], "probes": probes}
+    files.save_json(paths.token_audit, audit, indent=None)
+
+
+def summary(results: Results) -> str:
+    """Return the lines that the stage prints: what is untestable, and why."""
+    info, lines = results.info, []
+    for pooling in dict.fromkeys(key[0] for key in results.inputs):
+        cells_here = [(v, c) for v in info.variants for c in info.others]
+        void = [(v, c) for v, c in cells_here if results.is_untestable(v, c, pooling)]
+        named = dict.fromkeys(
+            f"{code} {results.input_share(variant, code, pooling).share:.0%}"
+            for variant, code in void
+        )
+        lines.append(
+            f"untestable on {pooling}: {len(void)} of {len(cells_here)} cells"
+            + (f" (identical inputs: {', '.join(named)} of the concepts)" if void else "")
+        )
+    lines.append(f"{len(info.variants)} variants x {len(info.others)} languages, {info.n} concepts")
+    return "\n".join(lines)
