@@ -63,47 +63,44 @@ def run(args: argparse.Namespace) -> None:
     loaded = loading.load_variant(variant, source, device=device, dtype=dtype)
     texts = [*([args.text] if args.text else []), *CHECK_TEXTS]
     packed = packs.can_pack(loaded, vectors.encode_texts(loaded, texts), variant.name)
-    lines = [*_model_lines(describe.describe_model(variant, source, loaded), packed, why)]
+    found = describe.describe_model(variant, source, loaded)
+    lines = [f"{name:<15}{value}" for name, value in _model_facts(found, packed, why)]
     if args.text:
         lines += ["", *_text_lines(describe.describe_text(loaded, args.text))]
     print("\n".join(errors.escape_hidden(line) for line in lines))
 
 
-def _model_lines(found: ModelDescription, packed: bool, why: str) -> Iterator[str]:
-    source = ", ".join(f"{name} {value}" for name, value in found.identity.items())
-    yield f"variant      {found.variant}"
-    yield f"source       {source}"
-    yield f"folder       {found.location}"
-    yield f"class        {found.class_name}"
-    yield f"layers       0..{found.layers} and final_norm, hidden size {found.hidden_size}"
-    yield f"precision    {found.dtype}"
-    yield f"device       {found.device} ({why})"
-    yield f"weights      {found.weight_bytes / 1e6:,.1f} MB in memory"
+def _model_facts(
+    found: ModelDescription, packed: bool, why_device: str
+) -> Iterator[tuple[str, str]]:
     first, *blocks, last = found.hooks
-    yield f"layer 0      {first.side} of {first.module}"
-    yield f"layers 1..{found.layers}".ljust(13) + (
-        f"{blocks[0].side}s of {blocks[0].module} .. {blocks[-1].module}"
-    )
-    yield f"final_norm   {last.side} of {last.module}"
-    yield "packs        " + (
-        "yes: texts are run together without padding"
-        if packed
-        else "no: its attention cannot be cut at the texts, so they are padded"
-    )
-    yield from _tokenizer_lines(found.tokenizer)
+    yield "variant", found.variant
+    yield "source", ", ".join(f"{name} {value}" for name, value in found.identity.items())
+    yield "folder", found.location
+    yield "class", found.class_name
+    yield "layers", f"0..{found.layers} and final_norm, hidden size {found.hidden_size}"
+    yield "precision", found.dtype
+    yield "device", f"{found.device} ({why_device})"
+    yield "weights", f"{found.weight_bytes / 1e6:,.1f} MB in memory"
+    yield "layer 0", f"{first.side} of {first.module}"
+    yield f"layers 1..{found.layers}", f"outputs of {blocks[0].module} .. {blocks[-1].module}"
+    yield "final_norm", f"{last.side} of {last.module}"
+    no = "no: its attention cannot be cut at the texts, so they are padded"
+    yield "packs", "yes: texts are run together without padding" if packed else no
+    yield from _tokenizer_facts(found.tokenizer)
 
 
-def _tokenizer_lines(found: TokenizerFacts) -> Iterator[str]:
-    yield f"tokenizer    {found.class_name}, {found.size:,} tokens"
-    for label, token, added in (
-        ("BOS", found.bos, found.adds_bos),
-        ("EOS", found.eos, found.adds_eos),
-    ):
-        said = "none" if token is None else f"{token}, {'added' if added else 'not added'}"
-        yield f"{label:<13}{said}"
-    yield f"normaliser   {found.normaliser or 'none'}"
-    yield f"padding      {found.padding_side}"
-    yield f"offsets      {'yes' if found.offsets else 'no'}"
+def _tokenizer_facts(found: TokenizerFacts) -> Iterator[tuple[str, str]]:
+    yield "tokenizer", f"{found.class_name}, {found.size:,} tokens"
+    yield "BOS", _special_token(found.bos, found.adds_bos)
+    yield "EOS", _special_token(found.eos, found.adds_eos)
+    yield "normaliser", found.normaliser or "none"
+    yield "padding", found.padding_side
+    yield "offsets", "yes" if found.offsets else "no"
+
+
+def _special_token(token: str | None, added: bool) -> str:
+    return "none" if token is None else f"{token}, {'added' if added else 'not added'}"
 
 
 def _text_lines(found: TextDescription) -> Iterator[str]:
@@ -114,7 +111,7 @@ def _text_lines(found: TextDescription) -> Iterator[str]:
     yield ""
     yield "mean norm of the tokens that are not special"
     for layer, norm in found.norms.items():
-        yield f"{layer:>10}  {norm:.4g}"
+        yield f"{layer:>10}  " + (f"{norm:,.0f}" if norm >= 1000 else f"{norm:.4g}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

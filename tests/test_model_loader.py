@@ -349,7 +349,7 @@ def test_the_door_prints_a_variant_and_a_text(tiny_suite: Path) -> None:
     line = ["--suite", str(tiny_suite), "--variant", "fire", "--device", "cpu", "--text", text]
     done = loader(*line, "--dtype", "bf16")
     assert done.returncode == 0, done.stderr
-    shown = {line[:12].strip(): line[13:] for line in done.stdout.split("\n\n")[0].splitlines()}
+    shown = {line[:15].strip(): line[15:] for line in done.stdout.split("\n\n")[0].splitlines()}
     assert shown["variant"] == "fire"
     assert f"path {tiny_suite.parent / 'fire'}, sha256 " in shown["source"]
     assert shown["class"] == "Cohere2ForCausalLM"
@@ -374,7 +374,7 @@ def test_the_door_says_that_a_model_cannot_be_packed(tmp_path: Path) -> None:
     suite = write_study(tmp_path, {"bloom": {"path": "bloom", "role": "base"}})
     done = loader("--suite", str(suite), "--device", "cpu")
     assert done.returncode == 0, done.stderr
-    assert "packs        no: its attention cannot be cut" in done.stdout
+    assert "packs          no: its attention cannot be cut" in done.stdout
 
 
 def test_the_door_explains_what_is_wrong(tmp_path: Path, tiny_suite: Path) -> None:
