@@ -30,19 +30,31 @@ MANIFEST_VERSION = 2  # raise it when the same suite and corpus would give other
 
 @dataclass(frozen=True)
 class Config:
+    """What the stage is asked to do."""
+
     suite: Suite
+    """Variants and languages."""
     paths: RunPaths
+    """The run folder."""
     corpus: str
+    """Parallel corpus: cldr or flores."""
     flores_dir: Path | None
+    """FLORES-200 folder; None: from the hub."""
     limit: int | None
+    """Only the first so many parallel items."""
     languages: tuple[str, ...] | None
+    """Only these languages; None: all of the suite."""
     concepts: tuple[str, ...] | None
+    """Only these concepts; None: all."""
 
 
 def probe_stimuli(
     concepts: Sequence[Concept], languages: Sequence[str], source: Path
 ) -> list[Stimulus]:
-    """Return one stimulus per concept, language and wording."""
+    """Return one stimulus per concept, language and wording.
+
+    Raises StudyError if a language is missing, or has other wordings than the rest.
+    """
     stimuli = []
     for concept in concepts:
         wordings = {}
@@ -86,7 +98,10 @@ def parallel_stimuli(corpus: ParallelCorpus) -> list[Stimulus]:
 def perturbation_stimuli(
     pairs: Sequence[Perturbation], probes: Sequence[Stimulus], source: Path
 ) -> list[Stimulus]:
-    """Return the perturbed texts whose parents are among ``probes``."""
+    """Return the perturbed texts whose parents are among ``probes``.
+
+    Raises StudyError for a text that is its parent's.
+    """
     known = {probe.stimulus_id: probe for probe in probes}
     stimuli = []
     for pair in pairs:
@@ -159,7 +174,7 @@ def run(config: Config) -> tuple[Path, Manifest]:
             "schema_version": project.SCHEMA_VERSION,
             "manifest_version": MANIFEST_VERSION,
             "corpus": corpus.metadata,
-            "concepts": {concept.id: concept.concept for concept in concepts},
+            "concepts": {concept.id: concept.name for concept in concepts},
             "counts": {kind: sum(s.kind == kind for s in texts) for kind in stimuli.KINDS},
         },
         tuple(texts),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def comma_list(text: str) -> tuple[str, ...]:
-    """Split ``a,b,c``; an empty item is an error."""
+    """Split ``a,b,c``; raises ArgumentTypeError for an empty or a repeated item."""
     items = tuple(item.strip() for item in text.split(","))
     if not all(items):
         raise argparse.ArgumentTypeError(f"{text!r} is not a comma-separated list")
@@ -33,7 +32,7 @@ def comma_list(text: str) -> tuple[str, ...]:
 
 
 def positive_int(text: str) -> int:
-    """Parse an integer of at least 1."""
+    """Parse a whole number of at least 1; raises ArgumentTypeError for anything else."""
     try:
         value = int(text)
     except ValueError:
@@ -69,7 +68,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
 
 
 def common_parser(prog: str, description: str, *flags: str) -> argparse.ArgumentParser:
-    """Return a parser with ``--run-dir`` and the named common flags, spelled once for all."""
+    """Return a parser with ``--run-dir`` and the named flags of ``_FLAGS``."""
     parser = _Parser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument(
         "--run-dir",
@@ -84,7 +83,7 @@ def common_parser(prog: str, description: str, *flags: str) -> argparse.Argument
 
 
 def choose(kind: str, asked: Sequence[str] | None, valid: Sequence[str]) -> list[str]:
-    """Return ``asked`` in the order of ``valid`` (all if None); raises UsageError on others."""
+    """Return ``asked`` in the order of ``valid``, or all; raises UsageError for another name."""
     if asked is None:
         return list(valid)
     for name in asked:
@@ -94,10 +93,10 @@ def choose(kind: str, asked: Sequence[str] | None, valid: Sequence[str]) -> list
 
 
 def run_stage(prog: str, stage: Callable[[], object]) -> int:
-    """Run a stage and turn a user's mistake into one message and an exit code.
+    """Run a stage and return the exit code; an error that a user can fix becomes one message.
 
-    Returns 0, 1 (data or environment), 2 (usage), 130 (Ctrl-C) or 143 (SIGTERM). Other exceptions
-    are bugs of ours and keep their traceback.
+    The code is 0, 1 (data or machine), 2 (usage), 130 (Ctrl-C) or 143 (SIGTERM). Any other
+    exception is a bug of this project and keeps its traceback.
     """
     try:
         stage()
@@ -111,20 +110,18 @@ def run_stage(prog: str, stage: Callable[[], object]) -> int:
     except OSError as error:
         if not errors.is_disk_error(error):
             raise
-        where = errors.escape_hidden(str(error.filename or "the run folder"))
-        mend = errors.DISK_FIXES[error.errno or errno.ENOSPC]
-        print(f"{prog}: error: {where}: {error.strerror}; {mend}", file=sys.stderr)
+        print(f"{prog}: error: {errors.explain_disk_error(error)}", file=sys.stderr)
         return errors.EXIT_DATA
     return 0
 
 
 def interruption_message(prog: str) -> str:
-    """Return what a stage says when it is interruption_message."""
+    """Return what a stage says when it is interrupted."""
     return f"{prog}: interrupted; what was finished is kept; run again, without any --overwrite."
 
 
 def exit_process(code: int) -> NoReturn:
-    """End the process; when interruption_message at once, without tearing down a loaded model."""
+    """End the process; after an interruption at once, without tearing down a loaded model."""
     if code in (errors.EXIT_INTERRUPTED, errors.EXIT_TERMINATED):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import babel
+
 from aya_probes import probes, suites
 from aya_probes.errors import StudyError
 from aya_probes.models import hub
@@ -29,8 +31,11 @@ class ParallelCorpus:
     """Aligned items: ``texts[language][n]`` is item ``ids[n]``."""
 
     ids: list[str]
+    """Ids of the items."""
     texts: dict[str, list[str]]
+    """The items by language, all in the order of ``ids``."""
     metadata: dict[str, Any]
+    """Name, source, revision, licence, hash and share of strings equal to the pivot's."""
 
 
 def _described(
@@ -81,34 +86,13 @@ def load_cldr(languages: Sequence[str], pivot: str) -> ParallelCorpus:
     Items that read the same as another item of their language, or whose name is only the code
     itself, are left out. Raises StudyError for a language that CLDR does not have.
     """
-    import babel
-
-    locales = {}
-    for code in languages:
-        try:
-            locales[code] = babel.Locale.parse(code)
-        except (babel.UnknownLocaleError, ValueError):
-            raise StudyError(
-                f"--corpus cldr: CLDR has no language {code!r}; use --corpus flores"
-            ) from None
+    locales = {code: _locale(code) for code in languages}
     ids: list[str] = []
     texts: dict[str, list[str]] = {code: [] for code in languages}
     counts = {}
     for kind, names_of in _CLDR_KINDS.items():
         names = {code: names_of(locale) for code, locale in locales.items()}
-        shared = set.intersection(*(set(table) for table in names.values()))
-        usable = [
-            key
-            for key in sorted(shared)
-            if all(_is_name(names[code][key], key) for code in languages)
-        ]
-        for code in languages:  # one item per name: no two items of a language read the same
-            first: dict[str, str] = {}
-            for key in usable:
-                first.setdefault(names[code][key], key)
-            usable = sorted(first.values())
-        usable.sort(key=lambda key: hashlib.sha256(f"{kind}:{key}".encode()).hexdigest())
-        chosen = sorted(usable[:CLDR_PER_KIND])
+        chosen = _choose_names(kind, names)
         counts[kind] = len(chosen)
         ids += [f"{kind}-{key}" for key in chosen]
         for code in languages:
@@ -130,6 +114,30 @@ def load_cldr(languages: Sequence[str], pivot: str) -> ParallelCorpus:
             "kinds": counts,
         },
     )
+
+
+def _locale(code: str) -> babel.Locale:
+    try:
+        return babel.Locale.parse(code)
+    except (babel.UnknownLocaleError, ValueError):
+        raise StudyError(
+            f"--corpus cldr: CLDR has no language {code!r}; use --corpus flores"
+        ) from None
+
+
+def _choose_names(kind: str, names: dict[str, dict[str, str]]) -> list[str]:
+    """Return the keys of at most ``CLDR_PER_KIND`` names that every language has, by hash."""
+    shared = set.intersection(*(set(table) for table in names.values()))
+    usable = [
+        key for key in sorted(shared) if all(_is_name(table[key], key) for table in names.values())
+    ]
+    for table in names.values():  # one item per name: no two items of a language read the same
+        first: dict[str, str] = {}
+        for key in usable:
+            first.setdefault(table[key], key)
+        usable = sorted(first.values())
+    usable.sort(key=lambda key: hashlib.sha256(f"{kind}:{key}".encode()).hexdigest())
+    return sorted(usable[:CLDR_PER_KIND])
 
 
 def _is_name(name: str, key: str) -> bool:
@@ -168,7 +176,7 @@ def load_flores(
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 raise StudyError(f"{named[code]}: line {number} is blank")
-            probes.check_text(line, f"{named[code]}: line {number}", "mend the corpus")
+            probes.check_text(line, f"{named[code]}: line {number}", "fix the corpus")
     if limit is not None:
         texts = {code: lines[:limit] for code, lines in texts.items()}
     ids = [f"{FLORES_SPLIT}-{n:04d}" for n in range(1, len(texts[pivot]) + 1)]

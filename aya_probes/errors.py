@@ -13,38 +13,31 @@ EXIT_TERMINATED = 143
 
 
 class StudyError(Exception):
-    """Bad data or an environment that cannot serve: one message that says what mends it."""
+    """Bad data, or a machine that cannot do what was asked. The message says how to fix it."""
 
     exit_code = EXIT_DATA
 
 
 class UsageError(StudyError):
-    """A flag or a name that does not exist: the message lists the valid ones."""
+    """A flag or a name that does not exist. The message lists the valid ones."""
 
     exit_code = EXIT_USAGE
 
 
 def unknown(kind: str, value: object, valid: Iterable[str]) -> str:
-    """Say that ``value`` is not a known ``kind`` and list the valid ones."""
+    """Return the message that ``value`` is not a known ``kind``, with the valid ones."""
     return f"unknown {kind} {value!r}; valid: {', '.join(valid)}"
 
 
 def escape_hidden(text: str) -> str:
-    """Show what a screen hides: format, control and lone surrogate characters as code points."""
+    """Return ``text`` with format, control and lone surrogate characters as code points."""
     return "".join(
         f"⟨U+{ord(char):04X}⟩" if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char
         for char in text
     )
 
 
-def is_disk_error(error: Exception) -> bool:
-    """Say whether this machine's disk refused: full, read-only, not permitted …"""
-    if not isinstance(error, OSError) or error.errno not in DISK_FIXES:
-        return False
-    return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-DISK_FIXES = {
+_DISK_FIXES = {
     errno.ENOSPC: "free some disk space, then run again without --overwrite (what is done stays)",
     errno.EDQUOT: "your disk quota is used up: free some, then run again without --overwrite",
     errno.EACCES: "make it writable, or choose another folder with --run-dir DIR",
@@ -57,3 +50,16 @@ DISK_FIXES = {
     errno.EISDIR: "a folder stands where a file should be: move it away",
     errno.EFBIG: "the file size limit was reached: raise it (ulimit -f) and run again",
 }
+
+
+def is_disk_error(error: Exception) -> bool:
+    """Tell whether this machine's disk refused: full, read-only, not permitted and so on."""
+    if not isinstance(error, OSError) or error.errno not in _DISK_FIXES:
+        return False
+    return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def explain_disk_error(error: OSError) -> str:
+    """Return the message for a disk error: the path, what happened and how to fix it."""
+    where = escape_hidden(str(error.filename or "the run folder"))
+    return f"{where}: {error.strerror}; {_DISK_FIXES[error.errno or errno.ENOSPC]}"

@@ -32,7 +32,7 @@ _TEMPORARY = ".writing-"
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary sibling; on success fsync it and put it in place of ``path``."""
+    """Open a temporary file beside ``path``; on success it replaces ``path``, synced to disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f"{_TEMPORARY}{path.name}-", dir=path.parent)
     try:
@@ -51,16 +51,16 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that a killed run left beside its artefacts in ``folder``.
+    """Delete the temporary files that a killed run left in ``folder``.
 
-    Only for the holder of the run folder's lock: no one else may be writing there.
+    Call it only with the run folder's lock held: another run could be writing there.
     """
     for path in folder.glob(f"{_TEMPORARY}*"):
         path.unlink(missing_ok=True)
 
 
 def canonical_json(data: Any, *, indent: int | None = 1) -> str:
-    """Return ``data`` as deterministic JSON text; NaN and infinities are refused."""
+    """Return ``data`` as JSON text with sorted keys; raises ValueError for NaN and infinities."""
     return (
         json.dumps(data, ensure_ascii=False, sort_keys=True, indent=indent, allow_nan=False) + "\n"
     )
@@ -108,12 +108,12 @@ def _record_sum(path: Path, content: bytes) -> None:
 
 
 def _check_sum(path: Path, content: bytes, make: str) -> None:
-    """Refuse a result that is not what was written; one that no SHA256SUMS lists passes."""
+    """Raise StudyError for a result that is not what its SHA256SUMS lists, if one lists it."""
     where = _sums(path)
     expected = _read_sums(where[0]).get(where[1]) if where else None
     if where and expected and hashlib.sha256(content).hexdigest() != expected:
         raise StudyError(
-            f"{path}: altered since it was written ({where[0]}); make it anew with: {make}"
+            f"{path}: altered since it was written ({where[0]}); regenerate it with: {make}"
         )
 
 
@@ -126,7 +126,7 @@ def matches_sum(path: Path) -> bool:
 
 
 def load_json(path: Path, make: str) -> Any:
-    """Read JSON; StudyError names ``path`` and the command ``make`` that writes it."""
+    """Read JSON; raises StudyError naming ``path`` and the command ``make`` that writes it."""
     try:
         content = path.read_bytes()
         _check_sum(path, content, make)
@@ -136,24 +136,26 @@ def load_json(path: Path, make: str) -> Any:
     except IsADirectoryError:
         raise StudyError(f"{path}: is a folder, not a file; move it away, then: {make}") from None
     except UnicodeDecodeError as error:
-        raise StudyError(f"{path}: not UTF-8 ({error}); make it anew with: {make}") from None
+        raise StudyError(f"{path}: not UTF-8 ({error}); regenerate it with: {make}") from None
     except (OSError, ValueError) as error:
         raise StudyError(f"{path}: cannot be read ({error})") from None
     return parse_json(text, str(path), make)
 
 
 def parse_json(text: str, source: str, make: str) -> Any:
-    """Parse strict JSON: finite numbers, no lone surrogates, so that it can be written again."""
+    """Parse JSON; raises StudyError for NaN, infinities and lone surrogates, which JSON forbids."""
     try:
         data = json.loads(text, parse_float=_finite_float, parse_constant=_finite_float)
         if re.search(r"\\u[dD][89a-fA-F]", text):
             json.dumps(data, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise StudyError(
-            f"{source}: holds a lone surrogate; mend it or make it anew with: {make}"
+            f"{source}: holds a lone surrogate; fix it or regenerate it with: {make}"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise StudyError(f"{source}: not valid JSON ({error}); make it anew with: {make}") from None
+        raise StudyError(
+            f"{source}: not valid JSON ({error}); regenerate it with: {make}"
+        ) from None
     return data
 
 
@@ -165,26 +167,33 @@ def _finite_float(text: str) -> float:
 
 
 def need(record: Any, name: str, kind: type | tuple[type, ...], where: str, make: str) -> Any:
+    """Return field ``name`` of a parsed JSON object if it is there and of type ``kind``.
+
+    Raises StudyError naming ``where``, the field and the command ``make`` that writes the file.
+    """
     if not isinstance(record, dict) or name not in record:
         raise StudyError(
-            f"{where}: field {name!r} is missing; mend it or make it anew with: {make}"
+            f"{where}: field {name!r} is missing; fix it or regenerate it with: {make}"
         )
     value = record[name]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise StudyError(
             f"{where}: field {name!r} has the wrong type ({type(value).__name__}); "
-            f"mend it or make it anew with: {make}"
+            f"fix it or regenerate it with: {make}"
         )
     return value
 
 
 def need_name(record: Any, name: str, where: str, make: str) -> str:
-    """Return an identifier: it becomes part of ids and messages, never of a path outside."""
+    """Return field ``name``, which must be an identifier: 1 to 100 letters, digits, . _ -
+
+    Identifiers become parts of ids, paths and messages. Raises StudyError as ``need`` does.
+    """
     value = str(need(record, name, str, where, make))
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
         raise StudyError(
             f"{where}: field {name!r} must be at most 100 letters, digits, . _ -, is "
-            f"{value[:60]!r}; mend it or make it anew with: {make}"
+            f"{value[:60]!r}; fix it or regenerate it with: {make}"
         )
     return value
 
@@ -195,7 +204,7 @@ def save_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def load_csv(path: Path, columns: tuple[str, ...], make: str) -> pd.DataFrame:
-    """Read a table and check its columns; text cells stay text, empty ones become ''."""
+    """Read a CSV as text cells, empty ones as ''; raises StudyError for a missing column."""
     import pandas as pd
 
     try:
@@ -205,10 +214,12 @@ def load_csv(path: Path, columns: tuple[str, ...], make: str) -> pd.DataFrame:
     except FileNotFoundError:
         raise StudyError(f"{path}: missing; make it with: {make}") from None
     except (ValueError, OSError, OverflowError) as error:
-        raise StudyError(f"{path}: not a readable table ({error}); make it anew: {make}") from None
+        raise StudyError(
+            f"{path}: not a readable table ({error}); regenerate it with: {make}"
+        ) from None
     missing = [name for name in columns if name not in table.columns]
     if missing:
-        raise StudyError(f"{path}: column {missing[0]!r} is missing; make it anew with: {make}")
+        raise StudyError(f"{path}: column {missing[0]!r} is missing; regenerate it with: {make}")
     return table
 
 

@@ -5,36 +5,33 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aya_probes import errors, files
 from aya_probes.errors import StudyError
-
-if TYPE_CHECKING:
-    pass
 
 MAX_CHARACTERS = 10_000  # of a text: a sentence, not a document
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # Unicode's Cc and Cs
 
 
-def check_text(text: str, where: str, mend: str) -> str:
-    """Return ``text`` if a model can be asked to read it.
+def check_text(text: str, where: str, fix: str) -> str:
+    """Return ``text`` if it can be a stimulus.
 
     Zero-width and bidirectional characters are data and stay. Raises StudyError for an empty or
-    over-long text, control characters and lone surrogates.
+    over-long text, control characters and lone surrogates; its message ends with ``fix``.
     """
     if not text.strip():
-        raise StudyError(f"{where}: the text is empty; {mend}")
+        raise StudyError(f"{where}: the text is empty; {fix}")
     if len(text) > MAX_CHARACTERS:
         raise StudyError(
             f"{where}: the text has {len(text)} characters, a sentence at most {MAX_CHARACTERS}; "
-            f"{mend}"
+            f"{fix}"
         )
     hidden = _CONTROL.search(text)
     if hidden:
         raise StudyError(
             f"{where}: the text holds {errors.escape_hidden(hidden[0])}, a control character or "
-            f"lone surrogate, at position {hidden.start()}; {mend}"
+            f"lone surrogate, at position {hidden.start()}; {fix}"
         )
     return text
 
@@ -44,32 +41,42 @@ class ProbeSentence:
     """A carrier sentence and the concept's surface form in it."""
 
     wording: int
+    """Number of the sentence; the same in every language."""
     text: str
+    """The sentence."""
     surface: str
+    """The concept's form in it, which occurs once."""
 
     @property
     def span(self) -> tuple[int, int]:
-        """Return the character span of the surface form."""
+        """First and last + 1 character of the surface form."""
         start = self.text.index(self.surface)
         return start, start + len(self.surface)
 
 
 @dataclass(frozen=True)
 class Concept:
-    """A concept: id, English name, and per language its term, sources and sentences."""
+    """A concept, with a term and carrier sentences in every language."""
 
     id: str
-    concept: str
+    """Id, such as C01."""
+    name: str
+    """English name."""
     category: str
+    """Semantic field."""
     terms: dict[str, str]
+    """The concept's term by language."""
     sources: dict[str, list[str]]
+    """Where each term comes from, by language."""
     sentences: dict[str, list[ProbeSentence]]
+    """Carrier sentences by language, in the order of their wordings."""
     notes: dict[str, str] = field(default_factory=dict)
+    """Remarks by language."""
 
 
 def load_probes(path: Path) -> list[Concept]:
-    """Load the concept probes; every surface form must occur exactly once in its sentence."""
-    make = "git checkout data/concept_probes.json (or mend the file)"
+    """Load the concept probes; raises StudyError naming concept, language and sentence."""
+    make = "git checkout data/concept_probes.json (or fix the file)"
     raw = files.load_json(path, make)
     concepts = []
     for row in files.need(raw, "concepts", list, str(path), make):
@@ -81,7 +88,7 @@ def load_probes(path: Path) -> list[Concept]:
             terms[code] = files.need(entry, "term", str, here, make)
             sources[code] = files.need(entry, "sources", list, here, make)
             if not all(isinstance(source, str) for source in sources[code]):
-                raise StudyError(f"{here}: sources must be strings; mend them")
+                raise StudyError(f"{here}: sources must be strings; fix them")
             sentences[code] = [
                 _probe_sentence(s, here, make)
                 for s in files.need(entry, "sentences", list, here, make)
@@ -111,12 +118,12 @@ def _probe_sentence(raw: Any, where: str, make: str) -> ProbeSentence:
         files.need(raw, "text", str, where, make),
         files.need(raw, "surface", str, where, make),
     )
-    check_text(sentence.text, f"{where}: wording {sentence.wording}", "mend the sentence")
+    check_text(sentence.text, f"{where}: wording {sentence.wording}", "fix the sentence")
     count = sentence.text.count(sentence.surface) if sentence.surface else 0
     if count != 1:
         raise StudyError(
             f"{where}: wording {sentence.wording}: surface {sentence.surface[:60]!r} occurs "
-            f"{count} times in its sentence, must occur once; mend `surface`"
+            f"{count} times in its sentence, must occur once; fix `surface`"
         )
     return sentence
 
@@ -126,18 +133,26 @@ class Perturbation:
     """A changed form of a probe sentence, its failure category known by construction."""
 
     id: str
+    """Id, such as CODE_SWITCH-C01-hi."""
     category: str
-    language: str  # of the parent
-    tag: str  # BCP-47 of the perturbed text
+    """Failure category."""
+    language: str
+    """Language of the parent (BCP-47)."""
+    tag: str
+    """BCP-47 of the perturbed text."""
     concept_id: str
+    """Concept of the parent."""
     wording: int
+    """Wording of the parent."""
     text: str
-    change: str  # what was done
+    """The perturbed text."""
+    change: str
+    """What was changed, in words."""
 
 
 def load_perturbations(path: Path) -> tuple[list[Perturbation], dict[str, list[str]]]:
-    """Load the perturbation pairs and the per-language lexicons of formal terms."""
-    make = "git checkout data/perturbations.json (or mend the file)"
+    """Load the perturbation pairs, and the formal terms by language."""
+    make = "git checkout data/perturbations.json (or fix the file)"
     raw = files.load_json(path, make)
     pairs = []
     for number, row in enumerate(files.need(raw, "pairs", list, str(path), make)):
@@ -146,12 +161,12 @@ def load_perturbations(path: Path) -> tuple[list[Perturbation], dict[str, list[s
             name: files.need(row, name, str, where, make)
             for name in ("category", "language", "tag", "text", "change")
         } | {name: files.need_name(row, name, where, make) for name in ("id", "concept_id")}
-        check_text(text["text"], where, "mend `text`")
+        check_text(text["text"], where, "fix `text`")
         pairs.append(Perturbation(wording=files.need(row, "wording", int, where, make), **text))
     if len({pair.id for pair in pairs}) != len(pairs):
         raise StudyError(f"{path}: pairs: an id occurs twice")
     lexicons = files.need(raw, "lexicons", dict, str(path), make)
     for code, terms in lexicons.items():
         if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms):
-            raise StudyError(f"{path}: lexicons: {code!r} must be a list of terms; mend it")
+            raise StudyError(f"{path}: lexicons: {code!r} must be a list of terms; fix it")
     return pairs, lexicons

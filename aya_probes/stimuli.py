@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aya_probes import errors, files, probes, project
 from aya_probes.errors import StudyError
 from aya_probes.suites import Suite
-
-if TYPE_CHECKING:
-    pass
 
 KINDS = ("probe", "parallel", "perturbation")
 
@@ -21,15 +18,25 @@ class Stimulus:
     """One text that the models read."""
 
     stimulus_id: str
-    kind: str  # probe | parallel | perturbation
-    item_id: str  # concept id, or id of the parallel item
+    """Unique in the manifest."""
+    kind: str
+    """probe, parallel or perturbation."""
+    item_id: str
+    """Concept, or item of the parallel corpus."""
     wording: int | None
+    """Number of the carrier sentence; None for parallel items."""
     language: str
+    """BCP-47; of a perturbation: that of its parent."""
     text: str
-    span: tuple[int, int] | None  # characters of the concept's surface form
+    """The text."""
+    span: tuple[int, int] | None
+    """First and last + 1 character of the concept's surface form, in probes."""
     parent_id: str | None = None
-    category: str | None = None  # perturbation: its failure category
-    tag: str | None = None  # perturbation: BCP-47 of the text
+    """Perturbation: the probe that it was made from."""
+    category: str | None = None
+    """Perturbation: the failure category that it was made for."""
+    tag: str | None = None
+    """Perturbation: BCP-47 of the text."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,11 @@ class Manifest:
     """All stimuli of a run and the suite that they are for."""
 
     suite: Suite
+    """Variants, languages and corpus, as chosen when the manifest was built."""
     metadata: dict[str, Any]
+    """Versions, corpus, concept names by id, and counts by kind."""
     stimuli: tuple[Stimulus, ...]
+    """The texts, in order."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as it stands on disk."""
@@ -50,22 +60,25 @@ class Manifest:
 
     @property
     def sha256(self) -> str:
-        """Return the hash that plans and results carry."""
+        """Hash of the manifest, which plans and results carry."""
         return files.digest(self.to_dict())
 
 
 def save_manifest(path: Path, manifest: Manifest) -> None:
-    """Write the manifest and its own hash, atomically."""
+    """Write the manifest with its own hash."""
     files.save_json(path, {**manifest.to_dict(), "sha256": manifest.sha256})
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Load and check the manifest: unique ids, known kinds, spans inside their texts, its hash."""
+    """Load and check a manifest; raises StudyError naming file, field and fix.
+
+    Checked are the hash, the types, unique ids, known kinds, and spans inside their texts.
+    """
     return _manifest(files.load_json(path, files.MAKE_MANIFEST), path)
 
 
 def parse_manifest(text: str, source: str) -> Manifest:
-    """Check a manifest that came as JSON text; ``source`` names it in errors."""
+    """Check a manifest given as JSON text; ``source`` names it in errors."""
     return _manifest(files.parse_json(text, source, files.MAKE_MANIFEST), Path(source))
 
 
@@ -79,19 +92,21 @@ def _manifest(raw: Any, path: Path) -> Manifest:
     if metadata.get("schema_version") != project.SCHEMA_VERSION:
         raise StudyError(
             f"{path}: metadata.schema_version is {metadata.get('schema_version')!r}, "
-            f"this version reads {project.SCHEMA_VERSION}; make it anew: {files.MAKE_MANIFEST}"
+            f"this version reads {project.SCHEMA_VERSION}; regenerate it with: "
+            f"{files.MAKE_MANIFEST}"
         )
     rows = files.need(raw, "stimuli", list, str(path), files.MAKE_MANIFEST)
     stimuli = tuple(_stimulus(row, f"{path}: stimuli[{n}]") for n, row in enumerate(rows))
     if len({s.stimulus_id for s in stimuli}) != len(stimuli):
         raise StudyError(
-            f"{path}: stimuli: a stimulus_id occurs twice; make it anew: {files.MAKE_MANIFEST}"
+            f"{path}: stimuli: a stimulus_id occurs twice; regenerate it with: "
+            f"{files.MAKE_MANIFEST}"
         )
     manifest = Manifest(suite, metadata, stimuli)
     if "sha256" in raw and raw["sha256"] != manifest.sha256:
         raise StudyError(
             f"{path}: content does not match its hash (altered on disk, or written by another "
-            f"version); make it anew with: {files.MAKE_MANIFEST}"
+            f"version); regenerate it with: {files.MAKE_MANIFEST}"
         )
     return manifest
 
@@ -102,13 +117,13 @@ def _stimulus(row: Any, where: str) -> Stimulus:
     kind = files.need(row, "kind", str, where, make)
     if kind not in KINDS:
         raise StudyError(
-            f"{where}: kind: {errors.unknown('kind', kind, KINDS)}; make it anew: {make}"
+            f"{where}: kind: {errors.unknown('kind', kind, KINDS)}; regenerate it with: {make}"
         )
     span = files.need(row, "span", (list, type(None)), where, make)
     whole = isinstance(span, list) and len(span) == 2 and all(type(v) is int for v in span)
     if span is not None and not (whole and 0 <= span[0] < span[1] <= len(text)):
-        raise StudyError(f"{where}: span {span} lies outside its text; make it anew: {make}")
-    probes.check_text(text, where, f"make it anew: {make}")
+        raise StudyError(f"{where}: span {span} lies outside its text; regenerate it with: {make}")
+    probes.check_text(text, where, f"regenerate it with: {make}")
     optional = {
         name: files.need(row, name, str, where, make)
         for name in ("parent_id", "category", "tag")

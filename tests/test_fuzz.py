@@ -17,9 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from aya_probes import errors, files, probes, results, stimuli, suites
+from aya_probes import errors, files, probes, records, stimuli, suites
 from aya_probes.extraction import store
 from aya_probes.extraction.plan import load_plan
+from aya_probes.results.alignment import load_results
+from aya_probes.results.failures import FailureCase, load_edge_cases
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 FUZZ = settings(
@@ -117,8 +119,8 @@ def load_plan_again(path: Path) -> Any:
 JSON_LOADERS: dict[str, tuple[str, Loader]] = {
     "load_manifest": ("data/stimulus_manifest.json", load_manifest_again),
     "load_plan": ("activations/base/plan.json", load_plan_again),
-    "load_curves": ("results/alignment_curves.json", results.load_curves),
-    "load_edge_cases": ("p1_edge_cases.json", results.load_edge_cases),
+    "load_curves": ("results/alignment_curves.json", load_results),
+    "load_edge_cases": ("p1_edge_cases.json", load_edge_cases),
     "load_json": ("results/token_audit.json", lambda path: files.load_json(path, "make")),
     "load_probes": ("probes.json", load_probes_again),
     "load_perturbations": ("pairs.json", probes.load_perturbations),
@@ -165,21 +167,16 @@ def test_json_loaders(
     load(path)  # the undamaged file passes: the fuzz does not merely refuse everything
 
 
-def load_text_table(path: Path) -> None:
-    table = files.load_csv(path, results.COMMITMENT_COLUMNS, "make")
-    assert all(isinstance(cell, str) for cell in table.to_numpy().ravel())
-
-
-@pytest.mark.fault("`load_csv` on arbitrary and damaged bytes", "a valid value or a clear error")
-def test_csv_loader(tiny_run: Path, tmp_path: Path) -> None:
-    good = (tiny_run / "results/commitment_matrix.csv").read_bytes()[:3000]
-    path = tmp_path / "commitment_matrix.csv"
+@pytest.mark.fault("`load_table` on damaged bytes", "a valid value or a clear error")
+def test_table_loader(tiny_run: Path, tmp_path: Path) -> None:
+    good = (tiny_run / "results/failure_cases.csv").read_bytes()[:3000]
+    path = tmp_path / "failure_cases.csv"
 
     @FUZZ
     @given(some.binary(max_size=300), some.integers(0, len(good)), some.integers(0, 50))
     def attempt(noise: bytes, start: int, length: int) -> None:
         path.write_bytes(good[:start] + noise + good[start + length :])
-        message = refusal(lambda: load_text_table(path))
+        message = refusal(lambda: records.load_table(FailureCase, path, "make"))
         assert message is None or path.name in message
 
     attempt()
@@ -220,7 +217,9 @@ def test_suite_loader(tmp_path: Path) -> None:
     pieces = some.sampled_from(
         [b"[", b"]", b'"', b"=", b"[[variants.base]]", b"languages = [1, {}]\n", b"\x00", b"\xff",
          b'[variants."../x"]\nrole = "base"\npath = "x"\n', b"default = 3\n", b"targets = [[]]\n",
-         b'"\\u202e"', b"variants = 1\n", b'path = "\\u0000"\n', b"allow_cpu = 3\n"]
+         b'"\\u202e"', b"variants = 1\n", b'path = "\\u0000"\n', b"allow_cpu = 3\n",
+         b'extends = "mini"\n', b'extends = "mine.toml"\n', b"extends = '%s.toml'\n" % (b"a" * 300),
+         b"extends = [3]\n", b'[defaults]\nrole = "base"\n', b"[defaults]\nrole = 1\n"]
     )  # fmt: skip
 
     @FUZZ
