@@ -5,7 +5,7 @@ nothing and exits 1 if a table is out of date.
 
 Reads:  results/, runs/mini-flores/results/, benchmarks/results/, docs/*.json,
         data/adapters/mini/*/card.json
-Writes: REPORT.md, README.md, docs/validation.md, docs/performance.md
+Writes: REPORT.md, README.md, docs/{artifacts,performance,validation}.md
 
     uv run report/fill.py
 """
@@ -17,9 +17,11 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import findings
 import tables_alignment
 import tables_evidence
 import tables_performance
+import tables_records
 from aya_probes import command_line, errors, files, project
 from aya_probes.errors import StudyError
 from aya_probes.run_folder import RunPaths
@@ -27,37 +29,20 @@ from aya_probes.run_folder import RunPaths
 MAKE = "uv run report/fill.py"
 DOCUMENTS = tuple(
     project.ROOT / name
-    for name in ("REPORT.md", "README.md", "docs/validation.md", "docs/performance.md")
-)
-TABLES: dict[str, Callable[[RunPaths], str]] = {
-    function.__name__: function
-    for function in (
-        tables_alignment.peaks,
-        tables_alignment.detection,
-        tables_alignment.commitment,
-        tables_alignment.agnostic,
-        tables_alignment.shapes,
-        tables_alignment.contrasts,
-        tables_alignment.specificity,
-        tables_alignment.trained,
-        tables_alignment.parallel,
-        tables_alignment.parallel_flores,
-        tables_alignment.precision,
-        tables_evidence.abstract,
-        tables_evidence.claims,
-        tables_evidence.artefact,
-        tables_evidence.published_claims,
-        tables_evidence.published_regions,
-        tables_evidence.family_wise,
-        tables_evidence.coverage,
-        tables_evidence.contrast_validation,
-        tables_evidence.shape_validation,
-        tables_evidence.layer_validation,
-        tables_evidence.decoys,
-        tables_evidence.failures,
-        tables_evidence.adapters,
+    for name in (
+        "REPORT.md",
+        "README.md",
+        "docs/artifacts.md",
+        "docs/performance.md",
+        "docs/validation.md",
     )
-} | tables_performance.TABLES
+)
+_FUNCTIONS = (*tables_alignment.TABLES, *tables_evidence.TABLES, *findings.TABLES)
+TABLES: dict[str, Callable[[RunPaths], str]] = {
+    **{function.__name__: function for function in _FUNCTIONS},
+    **tables_performance.TABLES,
+    **tables_records.TABLES,
+}
 
 
 def fill(text: str, paths: RunPaths, source: Path) -> str:

@@ -2,184 +2,213 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from aya_probes import figures as style
-from aya_probes import files, project, results
+import numpy as np
+
+from aya_probes import files, project, records
+from aya_probes.results.alignment import Results, load_results
+from aya_probes.results.curves import (
+    CONCEPT,
+    PARALLEL_CKA,
+    PARALLEL_RETRIEVAL,
+    PRIMARY,
+    SENTENCE,
+    Curve,
+)
+from aya_probes.results.tables import Contrast, Layers
 from aya_probes.run_folder import RunPaths
 
 FLORES_RUN = RunPaths(project.ROOT / "runs" / "mini-flores")
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+@dataclass(frozen=True)
+class Run:
+    """What a run's alignment files hold."""
+
+    results: Results
+    layers: Mapping[tuple[str, str], Layers]  # of ALL concepts, by variant and language
+    contrasts: Sequence[Contrast]
+
+    @property
+    def base(self) -> str:
+        """The base variant, else the first one."""
+        return self.results.info.first("base") or self.results.info.variants[0]
+
+    def contrasts_of(self, *kinds: str) -> list[Contrast]:
+        """Return the contrasts of these kinds."""
+        return [c for c in self.contrasts if c.contrast.split(":")[0] in kinds]
+
+    def curve(self, measure: str, variant: str, language: str) -> Curve:
+        """Return a curve that the run must have."""
+        found = self.results.curve(measure, variant, language)
+        assert found is not None, (measure, variant, language)
+        return found
+
+
+@functools.cache
+def load_run(paths: RunPaths) -> Run:
+    """Read a run's alignment results."""
+    table = records.load_table(Layers, paths.commitment, files.MAKE_CURVES)
+    whole = {(r.variant, r.language): r for r in table if r.concept_id == "ALL"}
+    contrasts = records.load_table(Contrast, paths.contrasts, files.MAKE_CURVES)
+    return Run(load_results(paths.curves), whole, contrasts)
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def number(value: Any, digits: int = 3) -> str:
+def number(value: float | None, digits: int = 3) -> str:
     """Return a number with ``digits`` decimals, nothing for a missing one."""
-    return "" if value in ("", None) else f"{float(value):.{digits}f}"
+    return "" if value is None else f"{value:.{digits}f}"
 
 
-def interval(entry: dict[str, Any], row: int, digits: int = 2) -> str:
-    """Return ``mean [lower, upper]`` of a curve's entry at a row."""
-    mean, lower, upper = (entry[name][row] for name in ("mean", "lower", "upper"))
+def interval(curve: Curve, layer: int, digits: int = 2) -> str:
+    """Return ``mean [lower, upper]`` of a curve at a layer."""
+    mean, lower, upper = (curve.array(name)[layer] for name in ("mean", "lower", "upper"))
     return f"{mean:.{digits}f} [{lower:.{digits}f}, {upper:.{digits}f}]"
 
 
-def best_row(entry: dict[str, Any]) -> int:
-    """Return the row of a curve's largest defined mean."""
-    known = [(value, -row) for row, value in enumerate(entry["mean"]) if value is not None]
-    return -max(known)[1]
+def at_peak(curve: Curve) -> str:
+    """Return the interval at the layer of the largest mean, and that layer."""
+    assert curve.peak is not None
+    return f"{interval(curve, curve.peak)} at {curve.peak}"
 
 
-def languages(metadata: dict[str, Any]) -> list[str]:
-    """Return the languages compared with the pivot."""
-    return [code for code in metadata["languages"] if code != metadata["pivot"]]
+def bounds(contrast: Contrast, digits: int = 3) -> str:
+    """Return a contrast's interval."""
+    return f"[{number(contrast.lower, digits)}, {number(contrast.upper, digits)}]"
 
 
-Record = dict[str, Any]
-
-
-def commitment_cells(paths: RunPaths) -> dict[tuple[str, str], Record]:
-    """Return the ALL rows of the commitment matrix by (variant, language)."""
-    table = files.load_csv(paths.commitment, results.COMMITMENT_COLUMNS, files.MAKE_CURVES)
-    whole = table[table["concept_id"] == "ALL"]
-    records: list[Any] = whole.to_dict("records")
-    return {(r["variant"], r["language"]): r for r in records}
+# --- tables -----------------------------------------------------------------------------------
 
 
 def peaks(paths: RunPaths) -> str:
-    """Largest ``concept`` alignment per language and variant, with the audit of inputs."""
-    curves = results.load_curves(paths.curves)
-    metadata = curves["metadata"]
-    concept = curves["measures"]["span_mean"]["concept"]
+    """Largest concept alignment per language and variant, with the audit of inputs."""
+    run = load_run(paths)
+    info = run.results.info
     rows = []
-    for code in languages(metadata):
-        line = [code]
-        for variant in metadata["variants"]:
-            row = best_row(concept[variant][code])
-            line.append(f"{interval(concept[variant][code], row)} at {row}")
-        first = metadata["variants"][0]
-        void = curves["audit"]["identical_input"]["span_mean"][first][code]
-        line.append(f"{void['share']:.0%}" + (" untestable" if void["untestable"] else ""))
-        line.append(f"{curves['audit']['shared_tokens'][first][code]:.0%}")
+    for code in info.others:
+        line = [code, *(at_peak(run.curve(CONCEPT, v, code)) for v in info.variants)]
+        inputs = run.results.input_share(info.variants[0], code)
+        line.append(f"{inputs.share:.0%}" + (" untestable" if inputs.untestable else ""))
+        line.append(f"{run.layers[info.variants[0], code].shared_tokens:.0%}")
         rows.append(line)
-    header = ["language", *metadata["variants"], "identical inputs", "shared tokens"]
-    return markdown(header, rows)
+    return markdown(["language", *info.variants, "identical inputs", "shared tokens"], rows)
 
 
 def detection(paths: RunPaths) -> str:
-    """Smallest max-T p over rows 1..L, and corrected over the languages too."""
-    curves = results.load_curves(paths.curves)
-    metadata = curves["metadata"]
-    tables = {name: curves["measures"][pool][name] for pool, name in
-              (("span_mean", "concept"), ("content_mean", "sentence"))}  # fmt: skip
-    rows = []
-    for code in languages(metadata):
-        line = [code]
-        for variant in metadata["variants"]:
-            for name in tables:
-                entry = tables[name][variant][code]
-                smallest = [
-                    min((p for p in entry[key][1:] if p is not None), default=None)
-                    for key in ("p", "p_joint")
-                ]
-                line.append(" / ".join(number(p, 4) for p in smallest))
-        rows.append(line)
-    header = [f"{v}, {name}" for v in metadata["variants"] for name in tables]
-    return markdown(["language", *header], rows)
+    """Smallest max-T p over layers 1..L, and corrected over the languages too."""
+    run = load_run(paths)
+    info = run.results.info
+    columns = [(variant, measure) for variant in info.variants for measure in PRIMARY]
+
+    def smallest(variant: str, measure: str, code: str) -> str:
+        curve = run.curve(measure, variant, code)
+        found = (curve.array(name)[1:] for name in ("p", "p_joint"))
+        return " / ".join(number(float(np.nanmin(p)), 4) for p in found)
+
+    rows = [[code, *(smallest(v, m, code) for v, m in columns)] for code in info.others]
+    names = {CONCEPT: "concept", SENTENCE: "sentence"}
+    return markdown(["language", *(f"{v}, {names[m]}" for v, m in columns)], rows)
 
 
 def commitment(paths: RunPaths) -> str:
     """Commitment and release layer, and the published rule's layer, per language and variant."""
-    cells = commitment_cells(paths)
-    variants = list(dict.fromkeys(variant for variant, _ in cells))
+    run = load_run(paths)
+    info = run.results.info
     rows = []
-    for code in dict.fromkeys(code for _, code in cells):
-        line = [code, *(style.commitment_text(cells[variant, code]) for variant in variants)]
-        first = cells[variants[0], code]
-        artefact = " (identical inputs)" if first["legacy_status"] == "identical_input" else ""
-        rows.append([*line, f"{first['legacy_layer']}{artefact}"])
-    return markdown(["language", *variants, f"published rule, {variants[0]}"], rows)
+    for code in info.others:
+        line = [code, *(run.layers[v, code].span for v in info.variants)]
+        first = run.layers[info.variants[0], code]
+        artefact = " (identical inputs)" if first.legacy_status == "identical_input" else ""
+        rows.append([*line, f"{first.legacy_layer}{artefact}"])
+    return markdown(["language", *info.variants, f"published rule, {info.variants[0]}"], rows)
 
 
 def agnostic(paths: RunPaths) -> str:
-    """Mean alignment over testable pairs with English and without it, at the best row."""
-    curves = results.load_curves(paths.curves)
+    """Mean alignment over testable pairs with English and without it, at the best layer."""
+    results = load_run(paths).results
     rows = []
-    for measure in ("concept", "sentence"):
-        for variant in curves["metadata"]["variants"]:
-            line = [measure, variant]
-            for family in ("with_pivot", "without_pivot"):
-                entry = curves["agnostic"][measure][variant][family]
-                row = best_row(entry)
-                line.append(f"{interval(entry, row)} at {row} ({entry['pairs']} pairs)")
-            rows.append(line)
+    for measure in PRIMARY:
+        for variant in results.info.variants:
+            curves = [
+                results.agnostic[measure, variant, family]
+                for family in ("with_pivot", "without_pivot")
+            ]
+            cells = [f"{at_peak(curve)} ({curve.pairs} pairs)" for curve in curves]
+            rows.append([f"`{measure}`", variant, *cells])
     return markdown(["measure", "variant", "pairs with English", "pairs without English"], rows)
 
 
 def shapes(paths: RunPaths) -> str:
     """Shape label per language and variant."""
-    curves = results.load_curves(paths.curves)
-    variants = curves["metadata"]["variants"]
+    results = load_run(paths).results
+    variants = results.info.variants
     rows = [
-        [code, *(str(curves["shape"][v][code]["label"]) for v in variants)]
-        for code in languages(curves["metadata"])
+        [code, *(results.shapes[v, code].label for v in variants)] for code in results.info.others
     ]
     return markdown(["language", *variants], rows)
-
-
-def contrast_records(paths: RunPaths) -> list[Record]:
-    """Return results/contrasts.csv as records."""
-    table = files.load_csv(paths.contrasts, results.CONTRAST_COLUMNS, files.MAKE_CURVES)
-    records: list[Any] = table.to_dict("records")
-    return records
 
 
 def contrasts(paths: RunPaths) -> str:
     """Contrasts between trained variants with interval, p and Holm's p."""
     rows = [
-        [
-            r["contrast"], r["language"], r["window"], number(r["estimate"]),
-            f"[{number(r['lower'])}, {number(r['upper'])}]", number(r["p"]), number(r["p_holm"]),
-            r["n"],
-        ]
-        for r in contrast_records(paths)
-        if r["contrast"].split(":")[0] in ("post-training", "region")
-    ]  # fmt: skip
-    return markdown(
-        ["contrast", "language", "rows", "estimate", "95% interval", "p", "p (Holm)", "n"], rows
-    )
+        (
+            c.contrast,
+            c.language,
+            c.window,
+            number(c.estimate),
+            bounds(c),
+            number(c.p),
+            number(c.p_holm),
+            c.n,
+        )
+        for c in load_run(paths).contrasts_of("post-training", "region")
+    ]
+    header = ["contrast", "language", "layers", "estimate", "95% interval", "p", "p (Holm)", "n"]
+    return markdown(header, rows)
 
 
 def specificity(paths: RunPaths) -> str:
     """Did targeted languages gain more: over concepts, and over languages with its floor."""
     rows = [
-        [
-            r["contrast"], r["language"], number(r["estimate"]),
-            f"[{number(r['lower'])}, {number(r['upper'])}]", number(r["p"]), number(r["p_holm"]),
-            number(r["p_language"]), number(r["p_language_floor"]), r["n"],
-        ]
-        for r in contrast_records(paths)
-        if r["contrast"].startswith("specificity")
-    ]  # fmt: skip
-    header = ["contrast", "languages", "estimate", "95% interval", "p (concepts)", "p (Holm)",
-              "p (language labels)", "smallest reachable", "n"]  # fmt: skip
-    return markdown(header, rows)
+        (
+            c.contrast,
+            c.language,
+            number(c.estimate),
+            bounds(c),
+            number(c.p),
+            number(c.p_holm),
+            number(c.p_language),
+            number(c.p_language_floor),
+            c.n,
+        )
+        for c in load_run(paths).contrasts_of("specificity")
+    ]
+    header = (
+        "contrast, languages, estimate, 95% interval, p (concepts), p (Holm), "
+        "p (language labels), smallest reachable, n"
+    )
+    return markdown(header.split(", "), rows)
 
 
 def trained(paths: RunPaths) -> str:
     """Each variant against the untrained one; a star where Holm's p is at most 0.05."""
     cells: dict[str, dict[str, str]] = {}
-    for r in contrast_records(paths):
-        if r["contrast"].startswith("trained"):
-            star = "*" if float(r["p_holm"]) <= 0.05 else ""
-            left = r["contrast"].removeprefix("trained: ").split(" - ")[0]
-            text = f"{number(r['estimate'], 2)} [{number(r['lower'], 2)}, {number(r['upper'], 2)}]"
-            cells.setdefault(r["language"], {})[left] = text + star
+    for c in load_run(paths).contrasts_of("trained"):
+        star = "*" if c.p_holm <= 0.05 else ""
+        left = c.contrast.removeprefix("trained: ").split(" - ")[0]
+        text = f"{number(c.estimate, 2)} {bounds(c, 2)}{star}"
+        cells.setdefault(c.language, {})[left] = text
     variants = list(next(iter(cells.values()), {}))
     return markdown(
         ["language", *(f"{v} - untrained" for v in variants)],
@@ -188,30 +217,20 @@ def trained(paths: RunPaths) -> str:
 
 
 def parallel(paths: RunPaths) -> str:
-    """Retrieval and unbiased CKA on a parallel corpus at their best row, with intervals."""
-    curves = results.load_curves(paths.curves)
-    metadata, measures = curves["metadata"], curves["measures"]["content_mean"]
-    same = metadata["parallel_corpus"]["identical_to_pivot"]
-    shown = [v for v in metadata["variants"] if metadata["roles"][v] in ("base", "untrained")]
-    rows = []
-    for code in languages(metadata):
-        line = [code, f"{same[code]:.0%}"]
-        for measure in ("parallel_retrieval", "parallel_cka"):
-            for variant in shown:
-                entry = measures[measure][variant][code]
-                row = best_row(entry)
-                line.append(f"{interval(entry, row)} at {row}")
-        rows.append(line)
-    any_entry = measures["parallel_retrieval"][shown[0]][languages(metadata)[0]]
-    header = [
-        f"{what}, {variant}"
-        for what in (f"retrieval (chance {any_entry['chance']:.4f})", "CKA")
-        for variant in shown
+    """Retrieval and unbiased CKA on a parallel corpus at their best layer, with intervals."""
+    run = load_run(paths)
+    info = run.results.info
+    same = info.parallel_corpus["identical_to_pivot"]
+    shown = [v for v in info.variants if info.roles[v] in ("base", "untrained")]
+    columns = [(m, v) for m in (PARALLEL_RETRIEVAL, PARALLEL_CKA) for v in shown]
+    rows = [
+        [code, f"{same[code]:.0%}", *(at_peak(run.curve(m, v, code)) for m, v in columns)]
+        for code in info.others
     ]
-    return (
-        markdown(["language", "same string as English", *header], rows)
-        + f"\n\nn = {any_entry['n']} items per language."
-    )
+    first = run.curve(PARALLEL_RETRIEVAL, shown[0], info.others[0])
+    titles = {PARALLEL_RETRIEVAL: f"retrieval (chance {first.chance:.4f})", PARALLEL_CKA: "CKA"}
+    header = ["language", "same string as English", *(f"{titles[m]}, {v}" for m, v in columns)]
+    return markdown(header, rows) + f"\n\nn = {first.n} items per language."
 
 
 def parallel_flores(paths: RunPaths) -> str:
@@ -221,21 +240,33 @@ def parallel_flores(paths: RunPaths) -> str:
 
 def precision(paths: RunPaths) -> str:
     """What bf16 changes: the same probes in suite mini (float32) and mini-flores (bf16)."""
-    here, there = (results.load_curves(p.curves) for p in (paths, FLORES_RUN))
+    here, there = load_run(paths), load_run(FLORES_RUN)
+    info = here.results.info
     rows = []
-    for pooling, measure in (("span_mean", "concept"), ("content_mean", "sentence")):
-        for variant in here["metadata"]["variants"]:
-            gaps = [
-                abs(a - b)
-                for code in languages(here["metadata"])
-                for a, b in zip(
-                    *(
-                        c["measures"][pooling][measure][variant][code]["mean"]
-                        for c in (here, there)
-                    ),
-                    strict=True,
-                )
-                if a is not None and b is not None
-            ]
-            rows.append([measure, variant, f"{max(gaps):.4f}", f"{sum(gaps) / len(gaps):.4f}"])
+    for measure in PRIMARY:
+        for variant in info.variants:
+            gaps = np.concatenate(
+                [
+                    here.curve(measure, variant, code).array()
+                    - there.curve(measure, variant, code).array()
+                    for code in info.others
+                ]
+            )
+            gaps = np.abs(gaps[~np.isnan(gaps)])
+            rows.append((f"`{measure}`", variant, f"{gaps.max():.4f}", f"{gaps.mean():.4f}"))
     return markdown(["measure", "variant", "largest difference", "mean difference"], rows)
+
+
+TABLES: tuple[Callable[[RunPaths], str], ...] = (
+    peaks,
+    detection,
+    commitment,
+    agnostic,
+    shapes,
+    contrasts,
+    specificity,
+    trained,
+    parallel,
+    parallel_flores,
+    precision,
+)

@@ -11,14 +11,16 @@ import pandas as pd
 import pytest
 
 import concept_alignment
-from aya_probes import project, results, run_folder, stimuli, suites
+from aya_probes import project, run_folder, stimuli, suites
 from aya_probes.planted import vectors as planted
 from aya_probes.planted.run import write_activations
+from aya_probes.results.alignment import load_results
+from aya_probes.results.curves import CONCEPT
 from aya_probes.stimuli import Manifest, Stimulus
 
 LANGUAGES = ("en", "hi", "sw", "fr", "ta", "am")
 N, K = 16, 2
-SHARED = planted.strength(np.array([0, 0, 0.4, 0.4, 0.4, 0.4, 0, 0, 0, 0]))  # rows 0..8, norm
+SHARED = planted.strength(np.array([0, 0, 0.4, 0.4, 0.4, 0.4, 0, 0, 0, 0]))  # layers 0..8, norm
 VARIANTS = {
     "base": suites.Variant("base", "base", path="x"),
     "global": suites.Variant("global", "control", path="x"),
@@ -110,18 +112,56 @@ def test_planted_layers_are_found_in_every_language_and_not_in_the_untrained(run
 
 
 def test_every_pair_has_both_p_values_and_the_norm_stands_apart(run: Path) -> None:
-    curves = results.load_curves(run_folder.RunPaths(run).curves)
-    pairs = curves["pairs"]["concept"]["base"]
+    found = load_results(run_folder.RunPaths(run).curves)
+    keys = [key for key in found.curves if (key.measure, key.variant) == (CONCEPT, "base")]
+    pairs = {(k.left, k.right): found.curves[k] for k in keys if k.pooling == "span_mean"}
     assert len(pairs) == len(LANGUAGES) * (len(LANGUAGES) - 1) // 2
-    for entry in pairs.values():
-        assert len(entry["mean"]) == len(entry["p"]) == len(entry["p_joint"]) == 9
-        assert all(a <= b for a, b in zip(entry["p"], entry["p_joint"], strict=True))
-        low, high = entry["final_norm_interval"]
-        assert low <= entry["final_norm"] <= high
-    agnostic = curves["agnostic"]["concept"]["base"]["without_pivot"]
-    others = [e["mean"][3] for pair, e in pairs.items() if not pair.startswith("en-")]
-    assert agnostic["pairs"] == len(others)
-    assert agnostic["mean"][3] == pytest.approx(np.mean(others), abs=1e-4)
+    for curve in pairs.values():
+        assert curve.p is not None
+        assert len(curve.mean) == len(curve.p) == 9
+        assert (curve.array("p") <= curve.array("p_joint")).all()
+        assert curve.final_norm_interval is not None
+        low, high = curve.final_norm_interval
+        assert low is not None
+        assert low <= (curve.final_norm or 0.0) <= (high or 0.0)
+    agnostic = found.agnostic[CONCEPT, "base", "without_pivot"]
+    others = [curve.array()[3] for (left, _), curve in pairs.items() if left != "en"]
+    assert agnostic.pairs == len(others)
+    assert agnostic.array()[3] == pytest.approx(np.mean(others), abs=1e-4)
+
+
+def test_the_tidy_table_has_every_observation_once(run: Path) -> None:
+    table = pd.read_csv(run_folder.RunPaths(run).curve_table)
+    head = ["pooling", "measure", "variant", "language_a", "language_b", "capture", "layer"]
+    assert not table.duplicated(head).any()
+    found = load_results(run_folder.RunPaths(run).curves)
+    assert len(table) == (len(found.curves) + len(found.agnostic)) * len(found.info.layers)
+    one = table.query(
+        "measure == 'concept_alignment' and pooling == 'span_mean' and variant == 'base'"
+        " and language_b == 'hi' and language_a == 'en' and layer >= 0"
+    )
+    curve = found.curve(CONCEPT, "base", "hi")
+    assert curve is not None
+    for name in ("mean", "lower", "upper", "p"):
+        np.testing.assert_allclose(one[name], curve.array(name), rtol=1e-4)
+    assert set(table.n) == {N}
+
+
+def test_results_survive_a_round_trip(run: Path) -> None:
+    path = run_folder.RunPaths(run).curves
+    assert load_results(path).to_json() == json.loads(path.read_text("utf-8"))
+
+
+def test_unchanged_inputs_are_not_measured_again(run: Path, capsys: Any) -> None:
+    paths = run_folder.RunPaths(run)
+    stamps = {p.name: p.stat().st_mtime_ns for p in paths.results.iterdir()}
+    assert analyse(run) == 0
+    assert "up to date, skipped" in capsys.readouterr().out
+    assert {p.name: p.stat().st_mtime_ns for p in paths.results.iterdir()} == stamps
+    paths.curve_table.write_text("altered", encoding="utf-8")
+    assert analyse(run) == 0
+    assert "up to date" not in capsys.readouterr().out
+    assert paths.curve_table.stat().st_mtime_ns > stamps[paths.curve_table.name]
 
 
 def test_a_planted_regional_gain_is_called_in_its_languages_only(run: Path) -> None:
@@ -143,7 +183,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
 ) -> None:
     paths = run_folder.RunPaths(run)
     before = {p.name: p.read_bytes() for p in paths.results.iterdir()}
-    assert analyse(run) == 0
+    assert analyse(run, "--overwrite") == 0
     assert {p.name: p.read_bytes() for p in paths.results.iterdir()} == before
     assert analyse(run, "--seed", "7") == 0
     assert paths.curves.read_bytes() != before[paths.curves.name]
@@ -168,8 +208,8 @@ def test_identical_inputs_are_withheld_and_counted(tmp_path: Path, capsys: Any) 
     assert table.loc[("base", "fr")].commitment_layer == ""
     assert table.loc[("base", "fr")].identical_input == "0.25"
     assert table.loc[("base", "hi")].status == "committed"
-    curves = results.load_curves(run_folder.RunPaths(run).curves)
-    assert curves["shape"]["base"]["fr"]["label"] == "UNTESTABLE"
+    found = load_results(run_folder.RunPaths(run).curves)
+    assert found.shapes["base", "fr"].label == "UNTESTABLE"
     contrasts: Any = pd.read_csv(run_folder.RunPaths(run).contrasts)
     assert "fr" not in set(contrasts.language)
 
@@ -185,14 +225,15 @@ def test_constant_and_zero_vectors_are_null_and_named(tmp_path: Path, capsys: An
     run = build(tmp_path, change=flat)
     assert analyse(run) == 0
     error = capsys.readouterr().err
-    assert "concept on span_mean is undefined" in error
-    assert "row 4, 5 of base: sw" in error
-    curves = results.load_curves(run_folder.RunPaths(run).curves)
-    entry = curves["measures"]["span_mean"]["concept"]["base"]["sw"]
+    assert "concept_alignment on span_mean is undefined" in error
+    assert "layer 4, 5 of base: sw" in error
+    found = load_results(run_folder.RunPaths(run).curves)
+    curve = found.curve(CONCEPT, "base", "sw")
+    assert curve is not None
     for name in ("mean", "lower", "upper", "p", "p_joint"):
-        assert [entry[name][row] for row in (4, 5)] == [None, None]
-        assert entry[name][3] is not None
-    assert curves["shape"]["base"]["sw"]["label"] == "UNDEFINED"
+        assert np.isnan(curve.array(name)[[4, 5]]).all()
+        assert np.isfinite(curve.array(name)[3])
+    assert found.shapes["base", "sw"].label == "UNDEFINED"
     assert json.loads(run_folder.RunPaths(run).curves.read_text("utf-8"))  # no bare NaN
 
 
@@ -209,12 +250,13 @@ def test_few_concepts_are_computed_without_inference(
     names = ",".join(f"C{c:02d}" for c in range(1, count + 1))
     assert analyse(copy, "--concepts", names) == 0
     assert withheld in capsys.readouterr().err
-    curves = results.load_curves(run_folder.RunPaths(copy).curves)
-    entry = curves["measures"]["span_mean"]["concept"]["base"]["hi"]
-    assert entry["mean"][3] > 0
-    assert (entry["p"] is None) == (count < 4)
-    assert (entry["lower"] is None) == (count < 4)
-    assert curves["shape"] == {}
+    found = load_results(run_folder.RunPaths(copy).curves)
+    curve = found.curve(CONCEPT, "base", "hi")
+    assert curve is not None
+    assert curve.array()[3] > 0
+    assert (curve.p is None) == (count < 4)
+    assert (curve.lower is None) == (count < 4)
+    assert found.shapes == {}
     status = whole(copy).loc[("base", "hi")].status
     assert (status == "too_few_concepts") == (count < 4)
 

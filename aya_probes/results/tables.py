@@ -20,6 +20,8 @@ UNASKED = ("untestable", "too_few_concepts", "too_few_wordings", "undefined")
 class Layers:
     """A row of results/commitment_matrix.csv: where a concept becomes shared, and until where."""
 
+    __pydantic_config__ = records.STRICT
+
     variant: str
     """Variant."""
     language: str
@@ -44,10 +46,20 @@ class Layers:
     legacy_status: str
     """as_published, or identical_input where the last token is the same."""
 
+    @property
+    def span(self) -> str:
+        """``commitment to release``, or why there is none."""
+        if self.status != "committed":
+            return self.status
+        end = "end" if self.release_layer in (None, -1) else self.release_layer
+        return f"{self.commitment_layer} to {end}"
+
 
 @dataclass(frozen=True)
 class Contrast:
     """A row of results/contrasts.csv: a difference between two variants."""
+
+    __pydantic_config__ = records.STRICT
 
     contrast: str
     """What is compared: kind, then the variants."""
@@ -76,6 +88,8 @@ class Contrast:
 @dataclass(frozen=True)
 class CurveRow:
     """A row of results/curves.csv: one observation."""
+
+    __pydantic_config__ = records.STRICT
 
     pooling: str
     """Tokens that the vectors average: span_mean, content_mean, last_content or last."""
