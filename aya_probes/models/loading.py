@@ -21,15 +21,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from aya_probes import errors, suites
+from aya_probes.command_line import DEVICES, DTYPES
 from aya_probes.errors import StudyError
 from aya_probes.models import embedded, fingerprints, hub, residuals
 from aya_probes.suites import Variant
 
 transformers_logging.set_verbosity_error()
-
-
 transformers_logging.disable_progress_bar()
-
 
 Identity = dict[str, str | int | None]  # what identifies a variant's weights in a plan
 
@@ -176,6 +174,36 @@ def load_variant(
     with model_errors(variant, source):
         causal_lm = causal_lm.to(device)
     return wrap(causal_lm, tokenizer, device, dtype)
+
+
+def load_model(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> residuals.LoadedModel:
+    """Load a causal language model from a folder, or from the hub by its name ``owner/model``.
+
+    ``device``: auto, cuda, mps, cpu. ``dtype``: auto, float32, bf16. Raises ValueError for other
+    values and StudyError, which says what to do, for a model that is not there or not whole.
+    """
+    if device not in DEVICES:
+        raise ValueError(errors.unknown("device", device, DEVICES))
+    if dtype not in DTYPES:
+        raise ValueError(errors.unknown("dtype", dtype, DTYPES))
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if isinstance(name, Path) or folder.is_absolute() or name.startswith((".", "~")):
+            raise StudyError(f"{folder}: no such folder; give a model's folder or its hub name")
+        without = "or give the folder of a model on this machine"
+        folder = hub.fetch_model(
+            hub.Repository(name, "load_model", without), revision, weights=True
+        )
+    where, _ = choose_device(device)
+    variant = Variant(str(name), "base")
+    source = Source(str(folder), None, {"role": variant.role})
+    return load_variant(variant, source, device=where, dtype=choose_dtype(dtype, where))
 
 
 def _check_whole(variant: Variant, source: Source, report: dict[str, Any]) -> None:
