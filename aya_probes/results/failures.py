@@ -18,6 +18,8 @@ from aya_probes.errors import StudyError
 class FailureCase:
     """A row of results/failure_cases.csv: one perturbed text on one regional variant."""
 
+    __pydantic_config__ = records.STRICT
+
     stimulus_id: str
     """Perturbed text."""
     parent_id: str
@@ -69,6 +71,8 @@ class CategoryTest:
 
     Texts with the verdict no_op are left out.
     """
+
+    __pydantic_config__ = records.STRICT
 
     category: str
     """Category that the texts were made for."""
