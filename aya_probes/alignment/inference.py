@@ -29,19 +29,19 @@ def _null_sums(flat: np.ndarray, orders: np.ndarray, n: int) -> np.ndarray:
 
 
 def max_t(similarity: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return max-T p-values of mean A for every pair and row, ``[pair, r]`` each.
+    """Return max-T p-values of mean A for every pair and layer, ``[pair, l]`` each.
 
-    ``similarity [pair, r, n, n]`` holds rows 0..L. The first array corrects over the rows 1..L of
-    its pair, the second over those of all pairs together. Row 0 is no part of the maximum; its own
+    ``similarity [pair, l, n, n]`` holds layers 0..L. The first array corrects over layers 1..L of
+    its pair, the second over those of all pairs together. Layer 0 is no part of the maximum; its own
     p is read against the same null.
 
     Null: whole concepts permuted in one language, all wordings together and the same permutation
-    for every row and pair (Westfall & Young 1993). Mean A is affine in Σ_i C_{i,π(i)}, which is
+    for every layer and pair (Westfall & Young 1993). Mean A is affine in Σ_i C_{i,π(i)}, which is
     studentised by its exact permutation mean ΣC/n and variance Σd²/(n − 1), d being C centred by
     row and column (Hoeffding 1951): no moment depends on which permutations were drawn, so that
-    p = (b + 1)/(B + 1) is exact at any B. NaN where a row is undefined.
+    p = (b + 1)/(B + 1) is exact at any B. NaN where a layer is undefined.
     """
-    pairs, r, n, _ = similarity.shape
+    pairs, depth, n, _ = similarity.shape
     matrix = similarity.astype(np.float64)
     usable = np.asarray(np.isfinite(matrix).all(axis=(2, 3)))
     matrix = np.where(usable[..., None, None], matrix, 0.0)
@@ -56,11 +56,11 @@ def max_t(similarity: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.nd
     usable &= spread > 1e-9
     scale = np.where(usable, spread, 1.0)
     observed = (np.trace(matrix, axis1=2, axis2=3) - centre) / scale
-    flat = np.ascontiguousarray(matrix.reshape(pairs * r, n * n).T)
-    count, joint = np.zeros((pairs, r)), np.zeros((pairs, r))
-    chunk = max(1, CHUNK_VALUES // max(pairs * r, n * n))
+    flat = np.ascontiguousarray(matrix.reshape(pairs * depth, n * n).T)
+    count, joint = np.zeros((pairs, depth)), np.zeros((pairs, depth))
+    chunk = max(1, CHUNK_VALUES // max(pairs * depth, n * n))
     for start in range(0, len(orders), chunk):
-        null = _null_sums(flat, orders[start : start + chunk], n).reshape(-1, pairs, r)
+        null = _null_sums(flat, orders[start : start + chunk], n).reshape(-1, pairs, depth)
         null = np.where(usable, (null - centre) / scale, -np.inf)[..., 1:]
         if not null.shape[-1]:
             break
@@ -73,7 +73,7 @@ def max_t(similarity: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def permutation_p(similarity: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """Return max-T p-values ``[r]`` of one pair's ``[r, n, n]``; see ``max_t``."""
+    """Return max-T p-values ``[l]`` of one pair's ``[l, n, n]``; see ``max_t``."""
     return max_t(similarity[None], orders)[0][0]
 
 

@@ -19,7 +19,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def mean_centre(vectors: np.ndarray) -> np.ndarray:
-    """Subtract one language's mean over concepts and wordings per row; ``[n, k, r, h]``.
+    """Subtract one language's mean over concepts and wordings per layer; ``[n, k, l, h]``.
 
     Values that are nothing but rounding after the subtraction (constant input) become exactly 0.
     """
@@ -30,29 +30,29 @@ def mean_centre(vectors: np.ndarray) -> np.ndarray:
 
 
 def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return cosines ``[r, k, k', n, n']`` of two languages' vectors ``[n, k, r, h]``."""
+    """Return cosines ``[l, k, k', n, n']`` of two languages' vectors ``[n, k, l, h]``."""
     if left.shape != right.shape or left.ndim != 4:
         raise ValueError(
-            f"want two [n, k, r, h] arrays of one shape, got {left.shape}, {right.shape}"
+            f"want two [n, k, l, h] arrays of one shape, got {left.shape}, {right.shape}"
         )
-    n, k, r, h = left.shape
-    a = unit(left).transpose(2, 1, 0, 3).reshape(r, k * n, h)
-    b = unit(right).transpose(2, 1, 0, 3).reshape(r, k * n, h)
-    return (a @ b.transpose(0, 2, 1)).reshape(r, k, n, k, n).transpose(0, 1, 3, 2, 4)
+    n, k, depth, h = left.shape
+    a = unit(left).transpose(2, 1, 0, 3).reshape(depth, k * n, h)
+    b = unit(right).transpose(2, 1, 0, 3).reshape(depth, k * n, h)
+    return (a @ b.transpose(0, 2, 1)).reshape(depth, k, n, k, n).transpose(0, 1, 3, 2, 4)
 
 
 def layer_cosines(
     vectors: Sequence[np.ndarray], *, pivot_only: bool = False
 ) -> Iterator[np.ndarray]:
-    """Yield, row by row, cosines between languages as ``[language, language, k, k', n, n']``.
+    """Yield, layer by layer, cosines between languages as ``[language, language, k, k', n, n']``.
 
-    ``vectors`` holds one ``[n, k, r, h]`` array per language. One matrix product per row serves all
-    pairs; with ``pivot_only`` the first axis holds the first language alone. Entry [a, b] is row r
+    ``vectors`` holds one ``[n, k, l, h]`` array per language. One matrix product per layer serves all
+    pairs; with ``pivot_only`` the first axis holds the first language alone. Entry [a, b] is layer l
     of ``cosines(vectors[a], vectors[b])``.
     """
-    n, k, rows, _ = vectors[0].shape
-    for row in range(rows):
-        block = unit(np.stack([v[:, :, row].swapaxes(0, 1) for v in vectors]))
+    n, k, depth, _ = vectors[0].shape
+    for layer in range(depth):
+        block = unit(np.stack([v[:, :, layer].swapaxes(0, 1) for v in vectors]))
         right = block.reshape(len(vectors) * k * n, -1)
         left = right[: k * n] if pivot_only else right
         table = (left @ right.T).reshape(-1, k, n, len(vectors), k, n)
@@ -69,7 +69,7 @@ def wording_mean(cosine: np.ndarray, *, same_wording: bool) -> np.ndarray:
 
 
 def alignment(similarity: np.ndarray) -> np.ndarray:
-    """Return A_i ``[r, n]``: C_ii − ½(row mean + column mean over j ≠ i), of ``[r, n, n]``.
+    """Return A_i ``[l, n]``: C_ii − ½(row mean + column mean over j ≠ i), of ``[l, n, n]``.
 
     Multiplied by (n − 1)/n, which removes the inflation that centring on the same n concepts puts
     on the diagonal. 0 = a concept's translation is no closer than other concepts'.
@@ -84,7 +84,7 @@ def alignment(similarity: np.ndarray) -> np.ndarray:
 
 
 def separation(similarity: np.ndarray) -> np.ndarray:
-    """Return d′ ``[r]``: mean A over the standard deviation of the mismatched cosines."""
+    """Return d′ ``[l]``: mean A over the standard deviation of the mismatched cosines."""
     n = similarity.shape[-1]
     off = similarity[:, ~np.eye(n, dtype=bool)]
     spread = off.std(axis=-1, ddof=1)
@@ -92,7 +92,7 @@ def separation(similarity: np.ndarray) -> np.ndarray:
 
 
 def mismatched(similarity: np.ndarray) -> np.ndarray:
-    """Return each concept's mean cosine with the others ``[r, n]``: the control of raw cosine."""
+    """Return each concept's mean cosine with the others ``[l, n]``: the control of raw cosine."""
     n = similarity.shape[-1]
     diagonal = np.diagonal(similarity, axis1=-2, axis2=-1)
     return (similarity.sum(-1) + similarity.sum(-2) - 2 * diagonal) / (2 * (n - 1))
@@ -175,9 +175,9 @@ def unbiased_cka(k: np.ndarray, m: np.ndarray) -> tuple[float, float]:
 def sampled_alignment(
     left: np.ndarray, right: np.ndarray, *, same_wording: bool, negatives: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return A_i ``[r, n]`` and d′ ``[r]`` of centred ``[n, k, r, h]`` without all n² cosines.
+    """Return A_i ``[l, n]`` and d′ ``[l]`` of centred ``[n, k, l, h]`` without all n² cosines.
 
-    For n beyond what n² cosines a row allow. A is exact: a concept's mean cosine with all others is
+    For n beyond what n² cosines a layer allow. A is exact: a concept's mean cosine with all others is
     one product with the sum of their unit vectors. Only the spread of mismatched cosines in d′ is
     an estimate, from ``negatives`` mismatches a concept, drawn without repetition; n − 1 gives
     ``separation`` itself. Raises ValueError unless 1 <= negatives <= n − 1.
@@ -198,8 +198,8 @@ def sampled_alignment(
         return (every - same) / (k * (k - 1))
 
     values, separations = [], []
-    for row in range(left.shape[2]):  # memory holds one row's unit vectors
-        a, b = unit(left[:, :, row]), unit(right[:, :, row])
+    for layer in range(left.shape[2]):  # memory holds one layer's unit vectors
+        a, b = unit(left[:, :, layer]), unit(right[:, :, layer])
         matched = mean_cosine(a, b)
         rows = (mean_cosine(a, b.sum(0, keepdims=True)) - matched) / (n - 1)
         columns = (mean_cosine(a.sum(0, keepdims=True), b) - matched) / (n - 1)
