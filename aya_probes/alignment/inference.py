@@ -32,8 +32,8 @@ def max_t(similarity: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.nd
     """Return max-T p-values of mean A for every pair and layer, ``[pair, l]`` each.
 
     ``similarity [pair, l, n, n]`` holds layers 0..L. The first array corrects over layers 1..L of
-    its pair, the second over those of all pairs together. Layer 0 is no part of the maximum; its own
-    p is read against the same null.
+    its pair, the second over those of all pairs together. Layer 0 is no part of the maximum; its
+    own p is read against the same null.
 
     Null: whole concepts permuted in one language, all wordings together and the same permutation
     for every layer and pair (Westfall & Young 1993). Mean A is affine in Σ_i C_{i,π(i)}, which is

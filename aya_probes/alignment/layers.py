@@ -72,9 +72,9 @@ def mismatched_commitment(similarity: np.ndarray) -> float:
 def shape_label(values: np.ndarray, *, seed: int, alpha: float = 0.05) -> tuple[str, int | None]:
     """Label a curve's shape from A_i ``[layers 0..L, n]``; returns (label, peak layer).
 
-    The peak ℓ* is chosen on one half of the concepts; rise A(ℓ*) − A(0) and decline A(ℓ*) − A(L)
-    are tested at that layer on the other half, then swapped. A label needs both halves (choosing and
-    testing on the same concepts calls 11–19% of flat curves rise-peak-collapse).
+    The peak ℓ* is chosen on one half of the concepts. Rise A(ℓ*) − A(0) and decline A(ℓ*) − A(L)
+    are tested at that layer on the other half, then swapped. A label needs both halves: choosing
+    and testing on the same concepts calls 11–19% of flat curves rise-peak-collapse.
     """
     first, second = inference.halves(values.shape[1], seed)
     labels = {

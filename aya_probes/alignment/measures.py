@@ -46,9 +46,9 @@ def layer_cosines(
 ) -> Iterator[np.ndarray]:
     """Yield, layer by layer, cosines between languages as ``[language, language, k, k', n, n']``.
 
-    ``vectors`` holds one ``[n, k, l, h]`` array per language. One matrix product per layer serves all
-    pairs; with ``pivot_only`` the first axis holds the first language alone. Entry [a, b] is layer l
-    of ``cosines(vectors[a], vectors[b])``.
+    ``vectors`` holds one ``[n, k, l, h]`` array per language. One matrix product per layer serves
+    all pairs; with ``pivot_only`` the first axis holds the first language alone. Entry [a, b] is
+    layer l of ``cosines(vectors[a], vectors[b])``.
     """
     n, k, depth, _ = vectors[0].shape
     for layer in range(depth):
@@ -177,10 +177,10 @@ def sampled_alignment(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return A_i ``[l, n]`` and d′ ``[l]`` of centred ``[n, k, l, h]`` without all n² cosines.
 
-    For n beyond what n² cosines a layer allow. A is exact: a concept's mean cosine with all others is
-    one product with the sum of their unit vectors. Only the spread of mismatched cosines in d′ is
-    an estimate, from ``negatives`` mismatches a concept, drawn without repetition; n − 1 gives
-    ``separation`` itself. Raises ValueError unless 1 <= negatives <= n − 1.
+    For n so large that n² cosines a layer do not fit. A is exact: a concept's mean cosine with all
+    others is one product with the sum of their unit vectors. Only the spread of mismatched cosines
+    in d′ is an estimate, from ``negatives`` mismatches a concept, drawn without repetition; n − 1
+    gives ``separation`` itself. Raises ValueError unless 1 <= negatives <= n − 1.
     """
     n, k, _, _ = left.shape
     if not 1 <= negatives <= n - 1:
