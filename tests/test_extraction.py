@@ -160,7 +160,7 @@ def test_bad_weights_stop_the_self_check_and_name_the_place(
     message = capsys.readouterr().err
     texts = stimuli.load_manifest(run_folder.RunPaths(run).manifest).stimuli
     shortest = min(texts, key=lambda s: (len(s.text.encode()), s.stimulus_id))
-    place = f"variant base: stimulus {shortest.stimulus_id}: row 3 holds NaN or infinity"
+    place = f"variant base: stimulus {shortest.stimulus_id}: layer 3 holds NaN or infinity"
     assert place in message
     assert "--device" not in message
     assert not files(run / "activations" / "base")
@@ -182,10 +182,10 @@ def test_one_bad_text_is_named_and_not_its_neighbours_in_the_pack(
     spoil(folder, "model.embed_tokens.weight", token, np.nan)
     assert extract(run) == 1
     message = capsys.readouterr().err
-    assert any(f"stimulus {name}: row 0 holds NaN" in message for name in names), message
+    assert any(f"stimulus {name}: layer 0 holds NaN" in message for name in names), message
 
 
-def test_a_failed_write_stops_the_run_and_the_rerun_mends_it(
+def test_a_failed_write_stops_the_run_and_the_rerun_completes_it(
     tmp_path: Path, tiny_suite: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(runner, "SHARD_STIMULI", 16)
@@ -206,9 +206,9 @@ def test_a_failed_write_stops_the_run_and_the_rerun_mends_it(
     # Written in order, and nothing after the one that failed.
     assert sorted(folder.glob("shard-*")) == [store.shard_path(folder, 0)]
     assert extract(run, "--variants", "base") == 0
-    mended = files(folder)
+    completed = files(folder)
     assert extract(run, "--variants", "base", "--overwrite") == 0
-    assert files(folder) == mended
+    assert files(folder) == completed
 
 
 def test_a_shard_is_written_while_the_next_is_computed(tmp_path: Path, monkeypatch: Any) -> None:

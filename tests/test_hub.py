@@ -188,7 +188,7 @@ def test_a_granted_token_opens_the_gate(hub: loopback_hub.Hub, home: Path, worke
 @pytest.mark.fault("hub: a repository or revision that does not exist", "exit 1, named")
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("absent", "CohereLabs/absent does not exist"), ("tagged", "no such revision; mend")],
+    [("absent", "CohereLabs/absent does not exist"), ("tagged", "no such revision; fix")],
 )
 def test_what_does_not_exist_is_named(
     hub: loopback_hub.Hub, home: Path, worker: Worker, name: str, message: str
@@ -256,9 +256,9 @@ def test_a_failing_xet_transfer_is_explained(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.fault(
     "hub: weights arrive altered",
-    "refused by their sha256; fetched anew after the file named is deleted",
+    "refused by their sha256; fetched again after the file named is deleted",
 )
-def test_weights_that_are_not_what_the_hub_lists_are_refused_then_fetched_anew(
+def test_weights_that_are_not_what_the_hub_lists_are_refused_then_fetched_again(
     hub: loopback_hub.Hub, home: Path, worker: Worker
 ) -> None:
     original = (serve_copy(hub, home, "altered") / "model.safetensors").read_bytes()

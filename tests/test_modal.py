@@ -331,7 +331,7 @@ def test_a_token_is_multiplied_by_the_matrices_of_the_blocks(tied: bool, tmp_pat
     found = job_size.describe_model(suites.Variant("base", "base", path=str(tmp_path)), None)
     blocks = sum(p.numel() for p in model.get_decoder().layers.parameters())
     assert found.matrix_weights == pytest.approx(blocks, rel=0.1)  # header and norms are in it
-    assert found.rows == 4 + 2
+    assert found.layers == 4 + 2
 
 
 def test_dry_run_says_what_is_unknown(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:

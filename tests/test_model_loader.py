@@ -86,17 +86,17 @@ def test_packed_vectors_equal_one_by_one_with_a_window_shorter_than_the_text(
 @contextlib.contextmanager
 def one_long_text(decoder: Any, lengths: list[int]) -> Any:
     """Stand in for an attention that does not keep packed texts apart."""
-    with packed_attention_texts(decoder, [sum(lengths)]):
+    with plain_packed(decoder, [sum(lengths)]):
         yield
 
 
-packed_attention_texts = packed_attention.texts
+plain_packed = packed_attention.packed
 
 
 def test_self_check_notices_a_model_that_joins_packed_texts(monkeypatch: Any) -> None:
     loaded = load("llama")
     encoded = [encode(loaded, text) for text in TEXTS]
-    monkeypatch.setattr(packed_attention, "texts", one_long_text)
+    monkeypatch.setattr(packed_attention, "packed", one_long_text)
     assert deviation(loaded, encoded, packed=True) > 1e-2
     assert not packs.can_pack(loaded, encoded, "base")
 
@@ -129,7 +129,7 @@ def test_a_model_that_cannot_even_be_padded_is_refused(monkeypatch: Any) -> None
         plain(loaded, ids[:1].expand_as(ids).contiguous(), **kwargs)
 
     monkeypatch.setattr(residuals, "forward", first_text_only)
-    monkeypatch.setattr(packed_attention, "texts", one_long_text)
+    monkeypatch.setattr(packed_attention, "packed", one_long_text)
     with pytest.raises(errors.StudyError, match="variant base: self-check failed"):
         packs.can_pack(loaded, encoded, "base")
 

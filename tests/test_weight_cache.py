@@ -1,4 +1,4 @@
-"""The cache of converted weights: altered files and missing packages are named, with the mend."""
+"""The cache of converted weights: altered files and missing packages are named, with the fix."""
 
 from __future__ import annotations
 

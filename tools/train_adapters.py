@@ -231,7 +231,7 @@ def run(config: Config) -> list[Path]:
     ]
     for variant in config.variants:
         if variant not in todo:
-            print(f"{targets[variant.name]} is there; --overwrite trains it anew")
+            print(f"{targets[variant.name]} is there; --overwrite trains it again")
     if not todo:
         return list(targets.values())
     suite, languages = config.suite, suites.load_languages()

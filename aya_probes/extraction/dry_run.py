@@ -16,15 +16,19 @@ class Gpu:
     """A GPU that Modal rents out."""
 
     name: str
-    price: float  # dollars an hour
-    tflops: float  # dense bf16
-    timeout_s: float  # after which Modal stops a variant
+    """As Modal calls it."""
+    price: float
+    """Dollars an hour."""
+    tflops: float
+    """Dense bf16 TFLOP/s."""
+    timeout_s: float
+    """Seconds after which Modal stops a variant."""
 
 
 def print_estimate(manifest: Manifest, variants: Sequence[Variant], gpu: Gpu | None) -> None:
-    """Print texts, tokens, bytes, disk, time and cost per variant; nothing is loaded or spent.
+    """Print texts, tokens, bytes, disk, time and cost of each variant; nothing is loaded or spent.
 
-    ``gpu`` None: the time on this CPU.
+    Without a ``gpu`` the time is that on this CPU.
     """
     print(f"suite {manifest.suite.name}, estimates; nothing is computed, fetched or spent")
     dollars = 0.0
@@ -35,13 +39,13 @@ def print_estimate(manifest: Manifest, variants: Sequence[Variant], gpu: Gpu | N
         model = job_size.describe_model(variant, repository)
         size = job_size.job_size(manifest, model)
         line = (
-            f"{variant.name}: {size.texts:,} texts ({job_size.human_bytes(size.text_bytes)}), "
-            f"about {size.tokens:,.0f} tokens; weights {job_size.human_bytes(size.weight_bytes)}; "
-            f"activations {job_size.human_bytes(size.disk_bytes)} on disk"
+            f"{variant.name}: {size.texts:,} texts ({_human_bytes(size.text_bytes)}), "
+            f"about {size.tokens:,.0f} tokens; weights {_human_bytes(size.weight_bytes)}; "
+            f"activations {_human_bytes(size.disk_bytes)} on disk"
         )
         if gpu is None:
             seconds = size.seconds(cpu_rate)
-            line += f"; time in float32 on this CPU {job_size.human_time(seconds)}"
+            line += f"; time in float32 on this CPU {_human_time(seconds)}"
         else:
             seconds = size.seconds(gpu.tflops * 1e12 * job_size.GPU_SHARE)
             cost = None if seconds is None else seconds / 3600 * gpu.price
@@ -53,5 +57,24 @@ def print_estimate(manifest: Manifest, variants: Sequence[Variant], gpu: Gpu | N
     if gpu is not None:
         print(
             f"together about ${dollars:.2f} of GPU time; a first run also fetches the weights; "
-            f"stopped after {job_size.human_time(gpu.timeout_s)} a variant"
+            f"stopped after {_human_time(gpu.timeout_s)} a variant"
         )
+
+
+def _human_bytes(count: int | None) -> str:
+    """Return ``count`` in decimal units."""
+    if count is None:
+        return "unknown"
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
+def _human_time(seconds: float | None) -> str:
+    """Return ``seconds`` as seconds, minutes or hours."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

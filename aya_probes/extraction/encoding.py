@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aya_probes.errors import StudyError
+from aya_probes.extraction import poolings
 from aya_probes.models.residuals import LoadedModel
 from aya_probes.stimuli import Stimulus
 
@@ -15,21 +17,22 @@ MAX_TOKENS = 2048  # a stimulus is a sentence, not a document
 
 @dataclass(frozen=True)
 class Encoded:
-    """A tokenised stimulus and the token positions that each pooling averages."""
+    """A tokenised stimulus, and the positions of the tokens that poolings choose from."""
 
     stimulus_id: str
+    """The stimulus."""
     token_ids: list[int]
-    span: list[int]  # empty where the stimulus has no span
+    """Its tokens, special ones included."""
+    span: list[int]
+    """Positions of the concept's tokens; empty where the stimulus has no span."""
     content: list[int]
+    """Positions of all but special tokens and closing punctuation."""
     last: int
+    """Position of the last token that is not special."""
 
-    def positions(self, pooling: str) -> list[int]:
+    def positions(self, pooling: str) -> Sequence[int]:
         """Return the token positions that ``pooling`` averages."""
-        if pooling == "span_mean":
-            return self.span
-        if pooling == "content_mean":
-            return self.content
-        return [self.content[-1]] if pooling == "last_content" else [self.last]
+        return poolings.BY_NAME[pooling].positions(self)
 
 
 def sentence_end(text: str) -> int:
@@ -104,13 +107,29 @@ def check_fits(loaded: LoadedModel, item: Encoded) -> None:
         )
 
 
-def audit(tokenizer: Any, stimulus: Stimulus, encoded: Encoded) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TokenAudit:
+    """What tokens.json keeps of a stimulus."""
+
+    token_ids: list[int]
+    """Its tokens, special ones included."""
+    span_tokens: list[int]
+    """Positions of the concept's tokens; empty where the stimulus has no span."""
+    final_token: int
+    """The last token that is not special."""
+    bos: bool
+    """Whether the tokenizer put its BOS token first."""
+    tokens_per_character: float
+    """Content tokens per character of the text, to 4 digits."""
+
+
+def audit_tokens(tokenizer: Any, stimulus: Stimulus, encoded: Encoded) -> TokenAudit:
     """Return what the token audit keeps of a stimulus."""
     bos = tokenizer.bos_token_id
-    return {
-        "token_ids": encoded.token_ids,
-        "span_tokens": encoded.span,
-        "final_token": encoded.token_ids[encoded.last],
-        "bos": bos is not None and encoded.token_ids[0] == bos,
-        "tokens_per_character": round(len(encoded.content) / max(1, len(stimulus.text)), 4),
-    }
+    return TokenAudit(
+        token_ids=encoded.token_ids,
+        span_tokens=encoded.span,
+        final_token=encoded.token_ids[encoded.last],
+        bos=bos is not None and encoded.token_ids[0] == bos,
+        tokens_per_character=round(len(encoded.content) / max(1, len(stimulus.text)), 4),
+    )

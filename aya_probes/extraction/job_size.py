@@ -1,8 +1,7 @@
 """How large an extraction is before it is started: texts, tokens, bytes, disk, time and cost.
 
 No weights are loaded or fetched. Sizes of models come from their configuration and file list (on
-disk, or a few kilobytes from the hub); what cannot be known is said to be unknown. The constants
-are assumptions, named here once and used by ``benchmarks/cost_model.py`` too.
+disk, or a few kilobytes from the hub); what cannot be known is None. The constants are assumptions.
 """
 
 from __future__ import annotations
@@ -35,26 +34,37 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 class Model:
     """What is known of a variant's model without its weights; None where it is not known."""
 
-    rows: int | None  # blocks + 1 input row + 1 final norm
-    hidden: int | None
-    weight_bytes: int | None
-    matrix_weights: int | None  # parameters less embedding and head: what a token is multiplied by
+    layers: int | None = None
+    """L + 2: layers 0 .. L and the final norm."""
+    hidden: int | None = None
+    """Width of a vector."""
+    weight_bytes: int | None = None
+    """Bytes of its safetensors files."""
+    matrix_weights: int | None = None
+    """Parameters without embedding and head: what every token is multiplied by."""
     why_unknown: str = ""
+    """Why the fields above are not known."""
 
 
 @dataclass(frozen=True)
 class JobSize:
-    """The size of one variant's extraction."""
+    """The size of one variant's extraction; None where it is not known."""
 
     texts: int
+    """Number of stimuli."""
     tokens: float
+    """Their tokens, estimated from their characters."""
     text_bytes: int
+    """Their UTF-8 bytes."""
     disk_bytes: int | None
+    """Bytes of the shards."""
     weight_bytes: int | None
+    """Bytes of the weights."""
     flop: float | None
+    """Floating-point operations: two for each matrix weight and token."""
 
     def seconds(self, flop_per_s: float) -> float | None:
-        """Return the estimated time where the weights lie near and that rate is reached."""
+        """Return the estimated time if the weights are near and that rate is reached."""
         if self.flop is None or self.weight_bytes is None:
             return None
         return START_S + self.weight_bytes / READ_BYTES_PER_S + self.flop / flop_per_s
@@ -66,8 +76,7 @@ def describe_model(variant: Variant, repository: hub.Repository | None) -> Model
     if variant.package and variant.sha256:
         folder = embedded.cache_folder(variant.package, variant.sha256)
         if not folder.is_dir():
-            why = "its weights are converted on the first run"
-            return Model(None, None, None, None, why)
+            return Model(why_unknown="its weights are converted on the first run")
     try:
         if folder is not None:
             config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -76,11 +85,11 @@ def describe_model(variant: Variant, repository: hub.Repository | None) -> Model
             assert repository is not None
             config, size = hub.describe_model(repository, variant.revision)
     except (StudyError, OSError, ValueError) as error:
-        return Model(None, None, None, None, str(error))
+        return Model(why_unknown=str(error))
     hidden = _number(config, "hidden_size", "n_embd")
     depth = _number(config, "num_hidden_layers", "n_layer")
-    return Model(None if depth is None else depth + 2, hidden, size,
-                 _matrix_weights(config, size, hidden))  # fmt: skip
+    layers = None if depth is None else depth + 2
+    return Model(layers, hidden, size, _matrix_weights(config, size, hidden))
 
 
 def _tables(config: Any) -> list[dict[str, Any]]:
@@ -103,10 +112,13 @@ def _matrix_weights(config: Any, size: int, hidden: int | None) -> int | None:
     return max(0, size // width - (2 if untied else 1) * vocabulary * hidden)
 
 
-def disk_bytes(texts: int, with_span: int, rows: int, hidden: int) -> int:
-    """Return the size of a variant's shards: float16, an exponent a vector, absmax a row."""
-    vectors = (len(poolings.POOLINGS) - 1) * texts + with_span
-    return rows * (vectors * (hidden * FLOAT16_BYTES + EXPONENT_BYTES) + texts * ABSMAX_BYTES)
+def disk_bytes(texts: int, with_span: int, layers: int, hidden: int) -> int:
+    """Return the size of a variant's shards.
+
+    That is float16 vectors with an exponent each, and an absmax per text and layer.
+    """
+    vectors = sum(with_span if p.needs_span else texts for p in poolings.BY_NAME.values())
+    return layers * (vectors * (hidden * FLOAT16_BYTES + EXPONENT_BYTES) + texts * ABSMAX_BYTES)
 
 
 def job_size(manifest: Manifest, model: Model) -> JobSize:
@@ -114,8 +126,8 @@ def job_size(manifest: Manifest, model: Model) -> JobSize:
     texts = [stimulus.text for stimulus in manifest.stimuli]
     spans = sum(stimulus.span is not None for stimulus in manifest.stimuli)
     disk = None
-    if model.rows is not None and model.hidden is not None:
-        disk = disk_bytes(len(texts), spans, model.rows, model.hidden)
+    if model.layers is not None and model.hidden is not None:
+        disk = disk_bytes(len(texts), spans, model.layers, model.hidden)
     tokens = sum(map(len, texts)) / CHARACTERS_PER_TOKEN
     text_bytes = sum(len(text.encode()) for text in texts)
     flop = None if model.matrix_weights is None else 2 * model.matrix_weights * tokens
@@ -132,22 +144,3 @@ def cpu_flop_per_s() -> float:
         return time.perf_counter() - started
 
     return 2 * _PROBE**3 / min(once() for _ in range(4))
-
-
-def human_bytes(count: int | None) -> str:
-    """Return ``count`` in decimal units."""
-    if count is None:
-        return "unknown"
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
-
-
-def human_time(seconds: float | None) -> str:
-    """Return ``seconds`` as seconds, minutes or hours."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

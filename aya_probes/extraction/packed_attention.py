@@ -31,6 +31,15 @@ class CannotCut(Exception):
     """An attention whose result cutting the row at the texts would change."""
 
 
+def _cut(heads: torch.Tensor, start: int, count: int, length: int) -> torch.Tensor:
+    """Return ``count`` texts of ``length`` tokens each, ``[text, heads, token, head]``.
+
+    ``heads`` is ``[1, heads, tokens, head]``; the first text begins at token ``start``.
+    """
+    run = heads[0, :, start : start + count * length]
+    return run.unflatten(1, (count, length)).transpose(0, 1)
+
+
 def _forward(
     module: nn.Module,
     query: torch.Tensor,
@@ -45,16 +54,10 @@ def _forward(
         raise CannotCut(f"{type(module).__name__} cannot attend to packed texts")
     parts, start = [], 0
     for count, length in _runs.get():
-
-        def cut(
-            heads: torch.Tensor, start: int = start, shape: tuple[int, int] = (count, length)
-        ) -> torch.Tensor:
-            tokens = shape[0] * shape[1]
-            return heads[0, :, start : start + tokens].unflatten(1, shape).transpose(0, 1)
-
         windowed = sliding_window is not None and sliding_window < length
         mask = _band(length, int(sliding_window or 0), query.device) if windowed else None
-        out, _ = sdpa_attention_forward(module, cut(query), cut(key), cut(value), mask, **kwargs)
+        q, k, v = (_cut(heads, start, count, length) for heads in (query, key, value))
+        out, _ = sdpa_attention_forward(module, q, k, v, mask, **kwargs)
         parts.append(out.flatten(0, 1))
         start += count * length
     return torch.cat(parts)[None], None
@@ -70,8 +73,8 @@ AttentionInterface.register(_NAME, _forward)
 
 
 @contextlib.contextmanager
-def texts(decoder: nn.Module, lengths: Sequence[int]) -> Iterator[None]:
-    """Make ``decoder`` attend inside texts of these lengths, in this order, in one row.
+def packed(decoder: nn.Module, lengths: Sequence[int]) -> Iterator[None]:
+    """While the context lasts, ``decoder`` attends inside texts of these lengths, in this order.
 
     A model that does not run the library's SDPA keeps the attention it has: whether that one keeps
     texts apart, by their position ids alone, is for the caller to check.

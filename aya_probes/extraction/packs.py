@@ -1,22 +1,23 @@
-"""Run texts together: packs, pooling, and the check that a text's vectors do not notice it.
+"""Run texts together: packs, pooling, and a check that packing does not change a text's vectors.
 
 Texts are sorted by length and packed without padding into rows of tokens whose position ids restart
 at each text; attention is cut at the texts (``packed_attention``). Where a model's attention cannot
 be cut, which the start-up self-check finds out, the sorted texts are padded on the right instead.
-Pooling is a sum over few tokens per row on the device, in float32; one copy to the host a pack.
+Pooling is a sum over few tokens per layer on the device, in float32; one copy to the host a pack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+import torch
 
 from aya_probes.errors import StudyError
-from aya_probes.extraction import poolings
+from aya_probes.extraction import packed_attention, poolings
 from aya_probes.extraction.encoding import Encoded
 from aya_probes.models import residuals
+from aya_probes.models.residuals import LoadedModel
 
 SELF_CHECK_TEXTS = 8
 # Largest relative deviation of a packed vector from a one-by-one forward.
@@ -48,16 +49,15 @@ def make_packs(lengths: Sequence[int], budget: int, *, packable: bool) -> list[l
 
 
 def pool_pack(
-    loaded: Any, pack: Sequence[Encoded], *, packed: bool = False
+    loaded: LoadedModel, pack: Sequence[Encoded], *, packed: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Run some texts; returns pooled ``[row, text, pooling, hidden]`` and absmax ``[row, text]``.
+    """Run texts; returns pooled ``[layer, text, pooling, hidden]`` and absmax ``[layer, text]``.
 
+    The layers are 0 .. L, then the final norm; absmax is the largest absolute value of a text.
     ``packed``: all in one row without padding, attention cut at the texts. Otherwise one text a
     row, padded on the right to the longest. Sums are in float32, in the same order every time.
-    Poolings that a text does not have (span_mean without a span) are zero.
+    Poolings that need a span are zero for a text without one.
     """
-    import torch
-
     lengths = [len(item.token_ids) for item in pack]
     step = max(lengths)
     starts = [0, *np.cumsum(lengths)[:-1]] if packed else [n * step for n in range(len(pack))]
@@ -76,7 +76,7 @@ def pool_pack(
         owner[starts[text] : starts[text] + length] = text
     owner = owner.to(device)
 
-    def reduce(hidden: Any) -> Any:
+    def reduce(hidden: torch.Tensor) -> torch.Tensor:
         tokens = hidden.reshape(-1, hidden.shape[-1]).float()
         largest = torch.zeros(len(pack) + 1, device=device)
         extreme = torch.maximum(tokens.amax(-1), -tokens.amin(-1))
@@ -86,28 +86,22 @@ def pool_pack(
         )
         return torch.cat([pooled.reshape(len(pack), -1), largest[:-1, None]], dim=1)
 
-    with residuals.capture(loaded, reduce) as rows:
+    with residuals.capture(loaded, reduce) as layers:
         (_forward_packed if packed else _forward_padded)(loaded, pack)
-    out = torch.stack([rows[row] for row in sorted(rows)]).cpu().numpy()
-    pooled = out[..., :-1].reshape(len(rows), len(pack), len(poolings.POOLINGS), -1)
+    out = torch.stack([layers[layer] for layer in sorted(layers)]).cpu().numpy()
+    pooled = out[..., :-1].reshape(len(layers), len(pack), len(poolings.POOLINGS), -1)
     return pooled, out[..., -1]
 
 
-def _forward_packed(loaded: Any, pack: Sequence[Encoded]) -> None:
-    import torch
-
-    from aya_probes.extraction import packed_attention
-
+def _forward_packed(loaded: LoadedModel, pack: Sequence[Encoded]) -> None:
     ids = torch.tensor([[token for item in pack for token in item.token_ids]])
     lengths = [len(item.token_ids) for item in pack]
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
-    with packed_attention.texts(loaded.decoder, lengths):
+    with packed_attention.packed(loaded.decoder, lengths):
         residuals.forward(loaded, ids.to(loaded.device), position_ids=positions.to(loaded.device))
 
 
-def _forward_padded(loaded: Any, pack: Sequence[Encoded]) -> None:
-    import torch
-
+def _forward_padded(loaded: LoadedModel, pack: Sequence[Encoded]) -> None:
     lengths = torch.tensor([len(item.token_ids) for item in pack])
     step = int(lengths.max())
     # Token 0 stands in the padding: no real token sees it, and no pooling counts it.
@@ -117,9 +111,9 @@ def _forward_padded(loaded: Any, pack: Sequence[Encoded]) -> None:
 
 
 def finite_pool(
-    loaded: Any, pack: Sequence[Encoded], variant: str, *, packed: bool
+    loaded: LoadedModel, pack: Sequence[Encoded], variant: str, *, packed: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Run ``pool_pack`` and raise StudyError on NaN or infinity: variant, stimulus and row named.
+    """Run ``pool_pack``; raises StudyError naming variant, stimulus and layer on NaN or infinity.
 
     A bad text can spoil those that run with it (attention multiplies what it masks by 0, and
     0 x NaN is NaN). What fails is therefore run again text by text, to name the cause.
@@ -131,15 +125,15 @@ def finite_pool(
     if len(pack) > 1:
         for item in pack:
             finite_pool(loaded, [item], variant, packed=False)
-    text, row = bad[0]  # of the first text that fails, its first row
-    label = "final_norm" if row == loaded.n_blocks + 1 else row
+    text, layer = bad[0]  # of the first text that fails, its first layer
+    label = "final_norm" if layer == loaded.n_blocks + 1 else f"layer {layer}"
     raise StudyError(
-        f"variant {variant}: stimulus {pack[text].stimulus_id}: row {label} holds NaN or "
+        f"variant {variant}: stimulus {pack[text].stimulus_id}: {label} holds NaN or "
         "infinity; try --dtype float32, or check the model's weights"
     )
 
 
-def one_by_one(loaded: Any, texts: Sequence[Encoded], variant: str) -> np.ndarray:
+def one_by_one(loaded: LoadedModel, texts: Sequence[Encoded], variant: str) -> np.ndarray:
     """Run each text alone, through the library's own attention; returns pooled vectors.
 
     Raises StudyError, naming the place, if a forward gives NaN or infinity.
@@ -149,7 +143,7 @@ def one_by_one(loaded: Any, texts: Sequence[Encoded], variant: str) -> np.ndarra
 
 
 def self_check(
-    loaded: Any, texts: Sequence[Encoded], alone: np.ndarray, variant: str, *, packed: bool
+    loaded: LoadedModel, texts: Sequence[Encoded], alone: np.ndarray, variant: str, *, packed: bool
 ) -> float:
     """Return the largest relative deviation of texts run together from ``one_by_one``'s result."""
     together, _ = finite_pool(loaded, texts, variant, packed=packed)
@@ -164,11 +158,12 @@ def _mixed_lengths(encoded: Sequence[Encoded]) -> list[Encoded]:
     return [ordered[round(position)] for position in chosen]
 
 
-def can_pack(loaded: Any, encoded: Sequence[Encoded], variant: str) -> bool:
-    """Say whether texts run packed as they run alone; StudyError if not even padding does."""
-    from aya_probes.extraction import packed_attention
+def can_pack(loaded: LoadedModel, encoded: Sequence[Encoded], variant: str) -> bool:
+    """Return whether packed texts have the vectors that they have alone.
 
-    tolerance = SELF_CHECK_TOLERANCE[str(loaded.dtype).removeprefix("torch.")]
+    Raises StudyError if not even padded texts have them.
+    """
+    tolerance = SELF_CHECK_TOLERANCE[loaded.dtype_name]
     texts = _mixed_lengths(encoded)
     alone = one_by_one(loaded, texts, variant)
     try:
@@ -185,13 +180,11 @@ def can_pack(loaded: Any, encoded: Sequence[Encoded], variant: str) -> bool:
     return False
 
 
-def check_device(loaded: Any, encoded: Sequence[Encoded]) -> str:
+def check_device(loaded: LoadedModel, encoded: Sequence[Encoded]) -> str:
     """Compare an unproven device with the CPU on a few texts; returns a note for the user.
 
     Raises StudyError if a pooled vector differs.
     """
-    import torch
-
     kind = loaded.device.type
     if kind not in UNPROVEN_DEVICES:
         return ""
@@ -201,7 +194,7 @@ def check_device(loaded: Any, encoded: Sequence[Encoded]) -> str:
         here = np.concatenate([pool_pack(loaded, [text])[0] for text in texts], axis=1)
     norms = np.linalg.norm(there, axis=-1) * np.linalg.norm(here, axis=-1)
     cosine = float(((there * here).sum(-1) / np.where(norms > 0, norms, 1))[norms > 0].min())
-    if not cosine >= PARITY_COSINE[str(loaded.dtype).removeprefix("torch.")]:
+    if not cosine >= PARITY_COSINE[loaded.dtype_name]:
         raise StudyError(
             f"--device {kind}: its vectors differ from the CPU's (smallest cosine {cosine:.6f}); "
             "use --device cpu"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ import torch
 from aya_probes import files, project, suites
 from aya_probes.errors import StudyError
 from aya_probes.extraction import store
-from aya_probes.extraction.encoding import Encoded, audit, check_fits, encode
+from aya_probes.extraction.encoding import Encoded, TokenAudit, audit_tokens, check_fits, encode
 from aya_probes.extraction.packs import can_pack, check_device, finite_pool, make_packs
 from aya_probes.extraction.plan import (
     Inputs,
@@ -51,9 +52,13 @@ class Options:
     """What a user may set of an extraction."""
 
     device: str = "auto"
+    """auto, cuda, mps or cpu."""
     dtype: str = "auto"
+    """auto, float32 or bf16."""
     token_budget: int | None = None
+    """Tokens computed at once, at most; None: ``TOKEN_BUDGET`` of the device."""
     overwrite: bool = False
+    """Compute everything again."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ Progress = Callable[[int], object]  # tokens done, after every pack
 
 
 def _silent(*anything: object) -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
 def versions() -> dict[str, str]:
@@ -117,7 +122,7 @@ def finished(job: Job) -> bool:
 def unfinished(
     paths: RunPaths, manifest: Manifest, variants: Sequence[Variant], *, overwrite: bool
 ) -> list[Variant]:
-    """Return the variants that are still to be extracted; the others are named as skipped."""
+    """Return the variants that are still to be extracted, and print the others as skipped."""
     if overwrite:
         return list(variants)
     todo = []
@@ -215,8 +220,7 @@ def extract_loaded(
 
 @contextlib.contextmanager
 def _memory_errors(job: Job, loaded: LoadedModel) -> Iterator[None]:
-    """Say how to go on where the device's memory does not hold a pack."""
-
+    """Explain how to go on if the device's memory does not hold a pack."""
     try:
         yield
     except RuntimeError as error:
@@ -224,7 +228,7 @@ def _memory_errors(job: Job, loaded: LoadedModel) -> Iterator[None]:
             raise
         device = loaded.device.type
         budget = job.options.token_budget or TOKEN_BUDGET[device]
-        bf16 = "" if str(loaded.dtype) == "torch.bfloat16" else ", or with --dtype bf16 --overwrite"
+        bf16 = "" if loaded.dtype_name == "bfloat16" else ", or with --dtype bf16 --overwrite"
         raise StudyError(
             f"variant {job.variant.name}: the memory of {device} does not hold the model and a "
             f"pack of {budget} tokens; run with --batch-size {max(1, budget // 4)} --overwrite"
@@ -234,10 +238,17 @@ def _memory_errors(job: Job, loaded: LoadedModel) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Texts:
-    """The stimuli as the model reads them, and what tokens.json keeps of them."""
+    """The stimuli as the model reads them."""
 
     encoded: list[Encoded]
-    tokens: dict[str, dict[str, Any]]
+    """The stimuli in the order of the manifest."""
+    audits: dict[str, TokenAudit]
+    """What tokens.json keeps of them, by stimulus id."""
+
+    @functools.cached_property
+    def tokens(self) -> dict[str, dict[str, object]]:
+        """The content of tokens.json."""
+        return {name: vars(audit) for name, audit in self.audits.items()}
 
 
 def _encode(job: Job, loaded: LoadedModel) -> _Texts:
@@ -245,13 +256,14 @@ def _encode(job: Job, loaded: LoadedModel) -> _Texts:
     encoded = [encode(loaded.tokenizer, stimulus) for stimulus in stimuli]
     for item in encoded:
         check_fits(loaded, item)
-    tokens = {
-        s.stimulus_id: audit(loaded.tokenizer, s, e) for s, e in zip(stimuli, encoded, strict=True)
+    audits = {
+        stimulus.stimulus_id: audit_tokens(loaded.tokenizer, stimulus, item)
+        for stimulus, item in zip(stimuli, encoded, strict=True)
     }
-    return _Texts(encoded, tokens)
+    return _Texts(encoded, audits)
 
 
-def _open_folder(job: Job, plan: Plan, tokens: dict[str, dict[str, Any]]) -> Plan:
+def _open_folder(job: Job, plan: Plan, tokens: dict[str, dict[str, object]]) -> Plan:
     """Return the plan to work under: the one that is there, or ``plan`` in an emptied folder."""
     folder = job.folder
     if plan_path(folder).is_file() and not job.options.overwrite:
@@ -276,7 +288,7 @@ def _plan(job: Job, loaded: LoadedModel, identity: Identity, texts: _Texts, pack
     packs = make_packs(lengths, budget, packable=packable)
     return Plan(
         schema_version=project.SCHEMA_VERSION,
-        inputs=requested_inputs(job, identity, str(loaded.dtype).removeprefix("torch.")),
+        inputs=requested_inputs(job, identity, loaded.dtype_name),
         layers=(*map(str, range(loaded.n_blocks + 1)), "final_norm"),
         hidden_size=loaded.hidden_size,
         device=device,

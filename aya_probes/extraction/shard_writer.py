@@ -1,4 +1,4 @@
-"""Round packs and write shards in a second thread while the next pack is computed."""
+"""Shards on their way to the disk: rounded and written beside the computation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ShardWriter:
 
     At most one pack waits, so memory holds one shard (float16) and two packs (float32). An error
     of the thread is raised by the next call or on leaving the context. Shards are written in
-    order: a killed run leaves whole ones, the rerun makes the rest.
+    order: a killed run leaves whole ones, and the next run computes the rest.
     """
 
     def __init__(self, folder: Path, plan_sha256: str) -> None:
@@ -61,10 +61,10 @@ def pack_tensors(
     pack: Sequence[Encoded], pooled: np.ndarray, absmax: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return a pack's part of each of a shard's tensors, rounded for storage."""
-    every = pooled.transpose(1, 0, 2, 3)  # [text, row, pooling, hidden]
+    every = pooled.transpose(1, 0, 2, 3)  # [text, layer, pooling, hidden]
     has_span = np.array([bool(item.span) for item in pack])
     tensors = {"absmax": absmax.T.astype(np.float32)}
-    for kind, pooling in enumerate(poolings.POOLINGS):
-        chosen = every[has_span, :, kind] if pooling == "span_mean" else every[:, :, kind]
-        tensors[pooling], tensors[f"{pooling}.exponent"] = store.to_float16(chosen)
+    for kind, (name, pooling) in enumerate(poolings.BY_NAME.items()):
+        chosen = every[has_span, :, kind] if pooling.needs_span else every[:, :, kind]
+        tensors[name], tensors[f"{name}.exponent"] = store.to_float16(chosen)
     return tensors

@@ -1,7 +1,7 @@
 """Activations on disk: a plan and float16 shards per variant, each hash-checked (ADR-005).
 
 ``activations/<variant>/plan.json`` says how the vectors were made and which stimuli lie in which
-shard. ``shard-NNNNN.safetensors`` holds, per pooling, ``[stimulus, row, hidden]`` float16 and one
+shard. ``shard-NNNNN.safetensors`` holds, per pooling, ``[stimulus, layer, hidden]`` float16 and one
 power-of-two exponent per vector (int8), so that no residual overflows float16. A shard carries the
 hash of its plan and of its own tensors: a truncated, foreign or altered shard is detected on load.
 """
@@ -78,13 +78,11 @@ def _content_hash(tensors: dict[str, np.ndarray]) -> str:
 
 
 # What a broken header raises: some dtypes and shapes fail only when the tensor is asked for.
-_UNREADABLE = (
-    SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError,
-)  # fmt: skip
+_BROKEN_HEADER = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
 
 
 def _has_form(tensors: dict[str, np.ndarray]) -> bool:
-    """Say whether a shard holds every pooling with its exponents, and absmax."""
+    """Tell whether a shard holds every pooling with its exponents, and absmax."""
     for name in poolings.POOLINGS:
         vectors, exponents = tensors.get(name), tensors.get(f"{name}.exponent")
         if vectors is None or exponents is None or vectors.ndim != 3:
@@ -97,28 +95,29 @@ def _has_form(tensors: dict[str, np.ndarray]) -> bool:
 
 
 def read_shard(path: Path, plan_sha256: str) -> dict[str, np.ndarray]:
-    """Read a shard and check both hashes; raises StudyError naming the file and the mend."""
-    mend = f"make it anew with: {files.MAKE_ACTIVATIONS}"
+    """Read a shard and check both hashes; raises StudyError naming the file and the fix."""
+    fix = f"regenerate it with: {files.MAKE_ACTIVATIONS}"
     try:
         with safe_open(path, framework="numpy") as shard:
             hashes = (shard.metadata() or {}).get("hashes", "")
-            tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
+            names = shard.keys()
+            tensors = {name: shard.get_tensor(name) for name in names}
     except FileNotFoundError:
-        raise StudyError(f"{path}: missing; {mend}") from None
-    except _UNREADABLE as error:
-        raise StudyError(f"{path}: truncated or not a safetensors file ({error}); {mend}") from None
+        raise StudyError(f"{path}: missing; {fix}") from None
+    except (SafetensorError, OSError, *_BROKEN_HEADER) as error:
+        raise StudyError(f"{path}: truncated or not a safetensors file ({error}); {fix}") from None
     plan, _, content = hashes.removeprefix("plan=").partition(" content=")
     if plan != plan_sha256:
-        raise StudyError(f"{path}: belongs to another plan; {mend} --overwrite")
+        raise StudyError(f"{path}: belongs to another plan; {fix} --overwrite")
     if content != _content_hash(tensors):
-        raise StudyError(f"{path}: content does not match its hash (altered on disk); {mend}")
+        raise StudyError(f"{path}: content does not match its hash (altered on disk); {fix}")
     if not _has_form(tensors):
-        raise StudyError(f"{path}: lacks a pooling, or has it in another form; {mend}")
+        raise StudyError(f"{path}: lacks a pooling, or has it in another form; {fix}")
     return tensors
 
 
 def shard_is_valid(path: Path, plan_sha256: str) -> bool:
-    """Say whether a shard is there, whole, and of this plan."""
+    """Tell whether a shard is there, whole, and of this plan."""
     if not path.is_file():
         return False
     try:
@@ -129,7 +128,7 @@ def shard_is_valid(path: Path, plan_sha256: str) -> bool:
 
 
 def tokens_are_valid(folder: Path, plan: Plan) -> bool:
-    """Say whether tokens.json is there and is what the plan was made with."""
+    """Tell whether tokens.json is there and is what the plan was made with."""
     try:
         tokens = files.load_json(folder / "tokens.json", files.MAKE_ACTIVATIONS)
     except StudyError:
@@ -176,17 +175,18 @@ class Activations:
         }
 
     def take(self, pooling: str, stimulus_ids: Sequence[str]) -> np.ndarray:
-        """Return ``[stimulus, row, hidden]`` float32 in the order asked, joined by id.
+        """Return ``[stimulus, layer, hidden]`` float32 in the order asked, joined by id.
 
-        Raises StudyError for a stimulus that was not extracted or has no span.
+        The layers are 0 .. L, then the final norm. Raises StudyError for a stimulus that was not
+        extracted or has no span.
         """
-        index = self._index["span_ids" if pooling == "span_mean" else "ids"]
+        index = self._index["span_ids" if poolings.BY_NAME[pooling].needs_span else "ids"]
         wanted: dict[int, list[tuple[int, int]]] = {}
         for target, name in enumerate(stimulus_ids):
             if name not in index:
                 raise StudyError(
                     f"{plan_path(self.folder)}: stimulus {name} has no {pooling} vector; "
-                    f"make it anew with: {files.MAKE_ACTIVATIONS} --overwrite"
+                    f"regenerate it with: {files.MAKE_ACTIVATIONS} --overwrite"
                 )
             number, position = index[name]
             wanted.setdefault(number, []).append((target, position))
@@ -213,7 +213,7 @@ def open_activations(folder: Path, manifest_sha256: str) -> Activations:
     if plan.inputs.manifest_sha256 != manifest_sha256:
         raise StudyError(
             f"{plan_path(folder)}: made for another data/stimulus_manifest.json; "
-            f"make it anew with: {files.MAKE_ACTIVATIONS} --overwrite"
+            f"regenerate it with: {files.MAKE_ACTIVATIONS} --overwrite"
         )
     sha = plan.sha256
     for number in range(len(plan.shards)):
@@ -221,7 +221,7 @@ def open_activations(folder: Path, manifest_sha256: str) -> Activations:
     tokens = files.load_json(folder / "tokens.json", files.MAKE_ACTIVATIONS + " --overwrite")
     if plan.tokens_sha256 != files.digest(tokens):
         raise StudyError(
-            f"{folder / 'tokens.json'}: content does not match the plan; make it anew "
-            f"with: {files.MAKE_ACTIVATIONS} --overwrite"
+            f"{folder / 'tokens.json'}: content does not match the plan; "
+            f"regenerate it with: {files.MAKE_ACTIVATIONS} --overwrite"
         )
     return Activations(folder, plan, tokens)

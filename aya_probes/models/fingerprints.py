@@ -32,7 +32,7 @@ def adapter_sha256(folder: Path, variant: str) -> str:
         if not (folder / name).is_file():
             raise StudyError(
                 f"{folder / name}: variant {variant}'s adapter is missing; "
-                "restore it, or make it with train_adapters.py"
+                "restore it, or train it with tools/train_adapters.py"
             )
     return folder_sha256(folder, ADAPTER_FILES)
 
@@ -43,6 +43,6 @@ def model_sha256(folder: Path, variant: Variant) -> str:
     if not (folder / "config.json").is_file() or (not weights and variant.role != "untrained"):
         raise StudyError(
             f"{folder}: no model of variant {variant.name} here "
-            "(config.json and *.safetensors expected); mend `path` in the suite file"
+            "(config.json and *.safetensors expected); fix `path` in the suite file"
         )
     return folder_sha256(folder, ["config.json", *weights])

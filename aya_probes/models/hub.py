@@ -1,8 +1,8 @@
 """Repositories of the Hugging Face hub: one commit, its files, their hashes, and plain messages.
 
-A model is fetched whole (``huggingface_hub.snapshot_download``: cached, resumed, offline with
-``HF_HUB_OFFLINE=1``) and then loaded from its folder, so that a download can fail in one place
-only. Weights are safetensors; no code of a repository is ever run.
+A model is fetched whole by ``huggingface_hub.snapshot_download``, which caches, resumes, and works
+offline with ``HF_HUB_OFFLINE=1``. It is then loaded from its folder, so that a download can fail in
+one place only. Weights are safetensors; no code of a repository is run.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import httpx2
+import huggingface_hub
+from huggingface_hub import constants, get_session, set_client_factory
+from huggingface_hub import errors as hub_errors
+from huggingface_hub.utils import disable_progress_bars, logging
 
 from aya_probes import errors
 from aya_probes.errors import StudyError
 from aya_probes.models import fingerprints
-
-if TYPE_CHECKING:
-    import httpx2
 
 SITE = "https://huggingface.co"
 _SETTINGS = ("*.json", "*.model", "merges.txt", "vocab.txt")
@@ -35,9 +38,13 @@ class Repository:
     """A repository as the messages name it."""
 
     name: str
-    wanted_by: str  # what needs it: "variant fire", "--corpus flores"
-    without: str  # how to go on without it
-    kind: str = "model"  # model | dataset
+    """owner/name."""
+    wanted_by: str
+    """What needs it: `variant fire`, `--corpus flores`."""
+    fallback: str
+    """How to go on without it; may be empty."""
+    kind: str = "model"
+    """`model` or `dataset`."""
 
     @property
     def url(self) -> str:
@@ -48,11 +55,9 @@ class Repository:
 def fetch_model(repository: Repository, revision: str | None, *, weights: bool) -> Path:
     """Return the local folder of a model's files, fetched if need be; its name is the commit.
 
-    Every file is checked against the hash that the hub gives for it. Raises StudyError that
-    says what to do about a gate, a missing repository, a broken network or a broken file.
+    Every file is checked against the hash that the hub gives for it. Raises StudyError, which says
+    what to do, for a gate, a missing repository, a broken network or a broken file.
     """
-    import huggingface_hub
-
     wanted = [*_SETTINGS, *(_WEIGHTS if weights else ())]
     with explain_errors(repository):
         folder = Path(
@@ -95,14 +100,12 @@ def _check_file(path: Path, repository: Repository) -> None:
     if found != expected:
         raise StudyError(
             f"{repository.wanted_by}: {path}: its hash is {found}, the hub says {expected}; delete "
-            f"{path.resolve()} and run again: it is fetched anew"
+            f"{path.resolve()} and run again: it is fetched again"
         )
 
 
 def describe_model(repository: Repository, revision: str | None) -> tuple[dict[str, Any], int]:
     """Return a model's configuration and the bytes of its safetensors; fetches no weights."""
-    import huggingface_hub
-
     with explain_errors(repository):
         name, api = repository.name, huggingface_hub.HfApi()
         config = huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
@@ -116,9 +119,7 @@ def dataset_commit(repository: Repository) -> str | None:
 
     Asks the hub for access too: ``datasets`` would fall back to any older copy in the cache.
     """
-    import huggingface_hub
-
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         return None
     with explain_errors(repository):
         huggingface_hub.auth_check(repository.name, repo_type=repository.kind)
@@ -127,10 +128,7 @@ def dataset_commit(repository: Repository) -> str | None:
 
 @contextlib.contextmanager
 def explain_errors(repository: Repository, *more: type[Exception]) -> Iterator[None]:
-    """Turn the hub clients' failures (and ``more``) inside into one StudyError with the mend."""
-    import httpx2
-    from huggingface_hub.utils import disable_progress_bars, logging
-
+    """Turn failures of the hub's clients, and ``more``, into one StudyError that names the fix."""
     logging.set_verbosity_error()
     disable_progress_bars()
     _bound_waiting()
@@ -141,16 +139,14 @@ def explain_errors(repository: Repository, *more: type[Exception]) -> Iterator[N
         if errors.is_disk_error(error):
             raise
         message = f"{repository.wanted_by}: {_explain(error, repository)}"
-        if repository.without:
-            message += f"; {repository.without}"
+        if repository.fallback:
+            message += f"; {repository.fallback}"
         raise StudyError(message) from None
 
 
 @functools.cache
 def _bound_waiting() -> None:
     """Give every request of the client a timeout: some of its calls would wait for ever."""
-    import httpx2
-    from huggingface_hub import constants, get_session, set_client_factory
 
     def bound(request: httpx2.Request) -> None:
         timeouts = request.extensions.setdefault("timeout", {})
@@ -172,10 +168,6 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _explain(error: BaseException, repository: Repository) -> str:
-    import httpx2
-    from huggingface_hub import constants
-    from huggingface_hub import errors as hub_errors
-
     def first(*kinds: type[BaseException]) -> Any:
         return next((link for link in _chain(error) if isinstance(link, kinds)), None)
 
@@ -190,11 +182,11 @@ def _explain(error: BaseException, repository: Repository) -> str:
             )
         return f"{repository.name} is gated: accept its licence at {repository.url} and {login}"
     if first(hub_errors.RevisionNotFoundError):
-        return f"{repository.name} has no such revision; mend `revision` in the suite file"
+        return f"{repository.name} has no such revision; fix `revision` in the suite file"
     if first(hub_errors.RepositoryNotFoundError):
         return (
             f"{repository.name} does not exist, or your token may not see it: look at "
-            f"{repository.url}, mend the name, or {login}"
+            f"{repository.url}, fix the name, or {login}"
         )
     if first(hub_errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
         return (
@@ -209,8 +201,8 @@ def _explain(error: BaseException, repository: Repository) -> str:
         )
     if response is not None:
         said = response.headers.get("X-Error-Message") or response.reason_phrase
-        mend = login if status in (401, 403) else "run again later"
-        return f"{constants.ENDPOINT} refused {repository.name} ({status} {said}); {mend}"
+        fix = login if status in (401, 403) else "run again later"
+        return f"{constants.ENDPOINT} refused {repository.name} ({status} {said}); {fix}"
     if first(httpx2.TransportError):
         return (
             f"{constants.ENDPOINT} cannot be reached; check the network and run again, or set "

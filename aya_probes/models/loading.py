@@ -1,9 +1,6 @@
-"""Load one variant of a suite and capture its residual stream.
+"""Load a model: one variant of a suite, or any causal language model by name or folder.
 
-Works for any causal language model that ``AutoModelForCausalLM`` loads: blocks and final norm are
-found by structure. Row 0 is the input of block 0 (position embeddings included), row i the output
-of block i, 1..L, before the final norm; the final norm's output is one further row (ADR-005).
-Its top level imports torch: only stages that run models import it, and only when they do.
+Only safetensors are read, and no code of a model's folder is run.
 """
 
 from __future__ import annotations
@@ -36,9 +33,12 @@ Identity = dict[str, str | int | None]  # what identifies a variant's weights in
 class Source:
     """Where a variant's weights lie on this machine and what identifies them in a plan."""
 
-    location: str  # a local folder
+    location: str
+    """The model's folder."""
     adapter: Path | None
+    """The folder of a LoRA adapter to merge into it."""
     identity: Identity
+    """What identifies both."""
 
 
 def choose_device(requested: str) -> tuple[torch.device, str]:
@@ -95,7 +95,7 @@ def resolve_source(variant: Variant) -> Source:
             raise StudyError(
                 f"{adapter}: the adapter's sha256 is {identity['adapter_sha256']}, the suite "
                 f"expects {variant.adapter_sha256} for variant {variant.name}; restore its files, "
-                "or write the hash into the suite file if it was trained anew"
+                "or write the hash into the suite file if it was trained again"
             )
     if variant.role == "untrained":
         identity["seed"] = variant.seed
@@ -103,14 +103,14 @@ def resolve_source(variant: Variant) -> Source:
 
 
 def hub_repository(variant: Variant) -> hub.Repository:
-    """Return a variant's hub repository, with the way to go on without it."""
+    """Return a variant's hub repository, and what to do if it cannot be had."""
     assert variant.repo is not None
-    without = "or try without a hub: uv run build_stimuli.py --suite mini"
-    return hub.Repository(variant.repo, f"variant {variant.name}", without)
+    fallback = "or try without a hub: uv run build_stimuli.py --suite mini"
+    return hub.Repository(variant.repo, f"variant {variant.name}", fallback)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether a device's memory was used up; only CUDA has an exception of its own for it."""
+    """Tell whether a device's memory was used up; only CUDA has an exception of its own for it."""
     text = re.search(r"out of memory|can't allocate memory", str(error), re.IGNORECASE)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and text is not None
@@ -133,7 +133,7 @@ def model_errors(variant: Variant, source: Source) -> Iterator[None]:
         text = next((line for line in str(error).splitlines() if line.strip()), "")
         raise StudyError(
             f"variant {variant.name}: the model in {source.location} cannot be loaded "
-            f"({type(error).__name__}: {errors.escape_hidden(text)}); mend or replace its files"
+            f"({type(error).__name__}: {errors.escape_hidden(text)}); fix or replace its files"
         ) from None
 
 
@@ -196,10 +196,9 @@ def load_model(
     if not folder.is_dir():
         if isinstance(name, Path) or folder.is_absolute() or name.startswith((".", "~")):
             raise StudyError(f"{folder}: no such folder; give a model's folder or its hub name")
-        without = "or give the folder of a model on this machine"
-        folder = hub.fetch_model(
-            hub.Repository(name, "load_model", without), revision, weights=True
-        )
+        fallback = "or give the folder of a model on this machine"
+        repository = hub.Repository(name, "load_model", fallback)
+        folder = hub.fetch_model(repository, revision, weights=True)
     where, _ = choose_device(device)
     variant = Variant(str(name), "base")
     source = Source(str(folder), None, {"role": variant.role})
@@ -211,7 +210,7 @@ def _check_whole(variant: Variant, source: Source, report: dict[str, Any]) -> No
     if missing:
         raise StudyError(
             f"variant {variant.name}: the weights in {source.location} lack {len(missing)} tensors "
-            f"of the model (first: {missing[0]}); fetch or save them anew"
+            f"of the model (first: {missing[0]}); fetch or save them again"
         )
 
 

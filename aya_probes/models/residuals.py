@@ -17,22 +17,31 @@ Reduce = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass
 class LoadedModel:
-    """A variant ready to run: the decoder without its language-model head, and its tokenizer."""
+    """A model ready to run, in evaluation mode, with its tokenizer."""
 
     decoder: nn.Module
+    """The model without its language-model head."""
     causal_lm: nn.Module
+    """The whole model."""
     tokenizer: Any
+    """Its tokenizer, a fast one."""
     blocks: nn.ModuleList
+    """Its L blocks: layer 0 is the input of the first, layer i the output of the i-th."""
     final_norm: nn.Module
+    """The norm after the last block."""
     device: torch.device
+    """Where it computes."""
     dtype: torch.dtype
+    """Precision of its weights."""
 
     @property
     def n_blocks(self) -> int:
+        """L."""
         return len(self.blocks)
 
     @property
     def hidden_size(self) -> int:
+        """Width of the residual stream."""
         return int(self.decoder.config.hidden_size)
 
     @property
@@ -82,20 +91,20 @@ def _hidden(output: Any) -> torch.Tensor:
 
 @contextlib.contextmanager
 def capture(loaded: LoadedModel, reduce: Reduce) -> Iterator[dict[int, torch.Tensor]]:
-    """Collect ``reduce(hidden)`` of every row during forward passes inside the context.
+    """Collect ``reduce(hidden)`` of every layer during forward passes inside the context.
 
-    ``hidden`` is ``[batch, tokens, hidden]``. Keys: 0 = input of block 0, i = output of block i,
-    L + 1 = output of the final norm. Hooks are removed on exit, whatever happens.
+    ``hidden`` is ``[batch, tokens, hidden]``. Keys: 0 is the input of the first block, i the output
+    of block i, L + 1 the output of the final norm. Hooks are removed on exit, whatever happens.
     """
-    rows: dict[int, torch.Tensor] = {}
+    layers: dict[int, torch.Tensor] = {}
     handles = []
 
     def before_first(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        rows[0] = reduce(args[0] if args else kwargs["hidden_states"])
+        layers[0] = reduce(args[0] if args else kwargs["hidden_states"])
 
-    def after(row: int) -> Callable[..., None]:
+    def after(layer: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            rows[row] = reduce(_hidden(output))
+            layers[layer] = reduce(_hidden(output))
 
         return hook
 
@@ -104,7 +113,7 @@ def capture(loaded: LoadedModel, reduce: Reduce) -> Iterator[dict[int, torch.Ten
         for index, block in enumerate(loaded.blocks, start=1):
             handles.append(block.register_forward_hook(after(index)))
         handles.append(loaded.final_norm.register_forward_hook(after(loaded.n_blocks + 1)))
-        yield rows
+        yield layers
     finally:
         for handle in handles:
             handle.remove()
