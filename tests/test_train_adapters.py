@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from aya_probes import errors, project, suites
-from aya_probes.models import fingerprints
+from aya_probes import errors, project, residual_vectors, suites
+from aya_probes.models import fingerprints, loading
+from aya_probes.planted.tiny import save_tiny, write_study
 from tools import train_adapters as ta
 
 SUITE = suites.load_suite("mini")
@@ -63,3 +67,45 @@ def test_the_shipped_suites_pin_their_adapters(suite: str) -> None:
     for variant in trained:
         folder = suites.resolve_path(str(variant.adapter))
         assert fingerprints.adapter_sha256(folder, variant.name) == variant.adapter_sha256
+
+
+def write_corpora(folder: Path, lines: int) -> list[str]:
+    """Write a parallel corpus and a held-out one of three languages; returns the flags for them."""
+    languages = suites.load_languages()
+    (folder / "devtest").mkdir()
+    for code, frame in (("en", "Line {} about the eye."), ("hi", "आँख {}"), ("sw", "Jicho {}.")):
+        text = "".join(frame.format(n) + "\n" for n in range(lines))
+        ta.parallel_file(folder, code, "en").write_text(text, "utf-8")
+        (folder / "devtest" / f"{languages[code].flores}.devtest").write_text(text, "utf-8")
+    return ["--parallel-dir", str(folder), "--flores-dir", str(folder)]
+
+
+def test_adapters_are_trained_saved_and_loaded(tmp_path: Path, capsys: Any) -> None:
+    save_tiny(tmp_path / "base", "llama", seed=1)
+    tuned = {"path": "base", "role": "regional", "targets": ["hi"], "adapter": "adapters/tuned"}
+    suite_file = write_study(tmp_path, {"base": {"path": "base", "role": "base"}, "tuned": tuned})
+    corpora = write_corpora(tmp_path, lines=300)
+    line = ["--suite", str(suite_file), *corpora, "--tokens", "4000", "--eval-limit", "5"]
+    assert ta.main(line) == 0
+    folder = tmp_path / "adapters/tuned"
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    assert card["tokens"]["en"] == 1000
+    assert card["tokens"]["hi"] in (2999, 3000)  # a sentence is not cut to a single token
+    assert card["loss_last_tenth"] < card["loss_first_tenth"]
+    assert set(card["perplexity_before"]) == set(card["perplexity_after"]) == {"en", "hi", "sw"}
+    assert card["perplexity_after"]["hi"] < card["perplexity_before"]["hi"]
+    sha = fingerprints.adapter_sha256(folder, "tuned")
+    assert f'adapter_sha256 = "{sha}"' in capsys.readouterr().out
+    # The adapter changes the vectors of the model that it is merged into.
+    suite = suites.load_suite(str(suite_file))
+    vectors = {}
+    for variant in suite.variants:
+        source = loading.resolve_source(variant)
+        loaded = loading.load_variant(
+            variant, source, device=torch.device("cpu"), dtype=torch.float32
+        )
+        vectors[variant.name] = residual_vectors(loaded, ["आँख"])
+    assert np.abs(vectors["tuned"] - vectors["base"])[0, -1].max() > 1e-4
+    assert ta.main(line) == 0
+    assert "is there; --overwrite trains it again" in capsys.readouterr().out
+    assert fingerprints.adapter_sha256(folder, "tuned") == sha

@@ -16,28 +16,23 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-import math
-import os
 import random
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from aya_probes import command_line, errors, project, suites
 from aya_probes.errors import StudyError
 from aya_probes.models import fingerprints
 from aya_probes.suites import Suite, Variant
 
+if TYPE_CHECKING:
+    from aya_probes.models.residuals import LoadedModel
+
+PROG = "tools/train_adapters.py"
 TOTAL_TOKENS = 120_000  # per adapter
 ENGLISH_SHARE = 0.25
-RANK, ALPHA = 8, 16
-LEARNING_RATE = 2e-4  # 1e-3 forgets English within 30 steps
-BATCH_TOKENS = 768
-WARMUP = 0.1  # share of the steps, then linear decay to zero
 LICENCE = "NTREX-128, CC BY-SA 4.0; base model under the Gemma Terms of Use (see NOTICE)"
 
 
@@ -110,207 +105,116 @@ def training_sequences(
     return drawn, used
 
 
-def batches(sequences: list[list[int]]) -> list[list[list[int]]]:
-    """Cut the shuffled sequences into batches of about BATCH_TOKENS tokens."""
-    result: list[list[list[int]]] = [[]]
-    size = 0
-    for sequence in sequences:
-        if size + len(sequence) > BATCH_TOKENS and result[-1]:
-            result.append([])
-            size = 0
-        result[-1].append(sequence)
-        size += len(sequence)
-    return result
+@dataclass(frozen=True)
+class _Corpus:
+    """The sentences that the adapters are trained on, and those that they are judged by."""
+
+    training: dict[str, list[str]]
+    """NTREX-128 by language, line by line parallel."""
+    held_out: dict[str, list[str]]
+    """FLORES devtest by language."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the training text."""
+        lines = ("\n".join(self.training[code]) for code in sorted(self.training))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _packed(batch: list[list[int]]) -> tuple[Any, Any, Any]:
-    """Return ids and positions ``[1, tokens]`` and the mask of tokens that predict the next."""
-    import torch
-
-    ids = torch.tensor([[token for sequence in batch for token in sequence]])
-    positions = torch.cat([torch.arange(len(sequence)) for sequence in batch])[None]
-    predicts = torch.ones(ids.shape[1], dtype=torch.bool)
-    predicts[torch.tensor([len(s) for s in batch]).cumsum(0) - 1] = False
-    return ids, positions, predicts
-
-
-def perplexity(causal_lm: Any, tokenizer: Any, sentences: Sequence[str]) -> float:
-    """Return the per-token perplexity over the full vocabulary (first token not predicted)."""
-    import torch
-
-    loss, count = 0.0, 0
-    encoded = sorted((tokenizer(text)["input_ids"] for text in sentences), key=len)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for batch in batches(encoded):
-            ids, positions, predicts = _packed(batch)
-            hidden = causal_lm.get_decoder()(
-                input_ids=ids, position_ids=positions, use_cache=False
-            ).last_hidden_state[0]
-            where = predicts.nonzero()[:, 0]
-            logits = causal_lm.get_output_embeddings()(hidden[where]).float()
-            loss += float(
-                torch.nn.functional.cross_entropy(logits, ids[0, where + 1], reduction="sum")
-            )
-            count += len(where)
-    return math.exp(loss / count)
-
-
-def train(causal_lm: Any, sequences: list[list[int]], seed: int) -> tuple[Any, list[float]]:
-    """Train a LoRA adapter on all linear layers; returns the peft model and the loss per step."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from tqdm import tqdm
-
-    torch.manual_seed(seed)
-    random.seed(seed)
-    model = get_peft_model(
-        causal_lm,
-        LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear"),
-    )
-    vocabulary = sorted({token for sequence in sequences for token in sequence})
-    remap = torch.zeros(vocabulary[-1] + 1, dtype=torch.long)
-    remap[torch.tensor(vocabulary)] = torch.arange(len(vocabulary))
-    head = causal_lm.get_output_embeddings().weight[torch.tensor(vocabulary)].detach()
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=LEARNING_RATE, weight_decay=0.0)
-    steps = batches(sequences)
-    ramp = max(1, round(WARMUP * len(steps)))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min((step + 1) / ramp, (len(steps) - step) / max(1, len(steps) - ramp)),
-    )
-    losses = []
-    model.train()
-    for batch in tqdm(steps, unit="step", desc="train"):
-        ids, positions, predicts = _packed(batch)
-        where = predicts.nonzero()[:, 0]
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = (
-                model.get_base_model()
-                .get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)
-                .last_hidden_state[0, where]
-            )
-            logits = hidden @ head.T
-        loss = torch.nn.functional.cross_entropy(logits.float(), remap[ids[0, where + 1]])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-    return model.eval(), losses
-
-
-def save_adapter(model: Any, target: Path, card: dict[str, Any], base: str | None) -> None:
-    """Write the adapter and its card to ``target``, whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        model.save_pretrained(work)
-        settings = json.loads((work / "adapter_config.json").read_text(encoding="utf-8"))
-        settings["base_model_name_or_path"] = base  # peft writes the folder on this machine
-        (work / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
-        (work / "README.md").unlink(missing_ok=True)  # peft's empty template
-        text = json.dumps(card, indent=1, ensure_ascii=False, sort_keys=True)
-        (work / "card.json").write_text(text + "\n", encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        work.chmod(0o755)
-        os.replace(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+def read_corpus(config: Config) -> _Corpus:
+    """Read both corpora; raises StudyError if a file is missing or has another number of lines."""
+    suite, languages = config.suite, suites.load_languages()
+    files = {c: parallel_file(config.parallel_dir, c, suite.pivot) for c in suite.languages}
+    training = {code: read_lines(path) for code, path in files.items()}
+    if len({len(lines) for lines in training.values()}) != 1:
+        counts = {str(files[code]): len(lines) for code, lines in training.items()}
+        raise StudyError(f"--parallel-dir: files have unequal line counts: {counts}")
+    folder = config.flores_dir / "devtest"
+    held_out = {
+        code: read_lines(folder / f"{languages[code].flores}.devtest")[: config.eval_limit]
+        for code in suite.languages
+    }
+    return _Corpus(training, held_out)
 
 
 def run(config: Config) -> list[Path]:
-    """Train and save every asked adapter; returns their folders."""
-    targets = {v.name: suites.resolve_path(v.adapter or "") for v in config.variants}
-    todo = [
-        v
-        for v in config.variants
-        if config.overwrite or not (targets[v.name] / "card.json").is_file()
-    ]
+    """Train and save every adapter that was asked for; returns their folders."""
+    targets = {v: suites.resolve_path(v.adapter or "") for v in config.variants}
+    finished = {v for v, folder in targets.items() if (folder / "card.json").is_file()}
+    todo = [v for v in config.variants if config.overwrite or v not in finished]
     for variant in config.variants:
         if variant not in todo:
-            print(f"{targets[variant.name]} is there; --overwrite trains it again")
-    if not todo:
-        return list(targets.values())
-    suite, languages = config.suite, suites.load_languages()
-    files = {c: parallel_file(config.parallel_dir, c, suite.pivot) for c in suite.languages}
-    text = {code: read_lines(path) for code, path in files.items()}
-    if len({len(lines) for lines in text.values()}) != 1:
-        counts = {str(files[c]): len(lines) for c, lines in text.items()}
-        raise StudyError(f"--parallel-dir: files have unequal line counts: {counts}")
-    held_out = {
-        code: read_lines(config.flores_dir / "devtest" / f"{languages[code].flores}.devtest")[
-            : config.eval_limit
-        ]
-        for code in suite.languages
-    }
+            print(f"{targets[variant]} is there; --overwrite trains it again")
+    if todo:
+        _train_all(config, todo, read_corpus(config))
+    return list(targets.values())
 
-    import torch
 
-    base_variant = suite.by_role("base")[0]
-    from aya_probes.models import loading
+def _train_all(config: Config, todo: Sequence[Variant], corpus: _Corpus) -> None:
+    """Train and save the adapters of ``todo``, each on a base model of its own."""
+    import torch  # after the files are checked: it takes seconds
 
-    source = loading.resolve_source(base_variant)
-    cpu = torch.device("cpu")
+    from aya_probes.models import adapters, loading
 
-    def load() -> Any:
-        return loading.load_variant(base_variant, source, device=cpu, dtype=torch.float32)
+    base = config.suite.by_role("base")[0]
+    source = loading.resolve_source(base)
 
-    base = load()
-    encoded = {c: [base.tokenizer(line)["input_ids"] for line in text[c]] for c in text}
-    data_hash = hashlib.sha256("\n".join("\n".join(text[c]) for c in sorted(text)).encode())
-    before = {c: round(perplexity(base.causal_lm, base.tokenizer, held_out[c]), 2) for c in text}
+    def load() -> LoadedModel:
+        cpu = torch.device("cpu")
+        return loading.load_variant(base, source, device=cpu, dtype=torch.float32)
+
+    def perplexities(loaded: LoadedModel) -> dict[str, float]:
+        model, tokenizer = loaded.causal_lm, loaded.tokenizer
+        pairs = corpus.held_out.items()
+        return {c: round(adapters.perplexity(model, tokenizer, text), 2) for c, text in pairs}
+
+    untouched = load()
+    tokenizer, before = untouched.tokenizer, perplexities(untouched)
+    del untouched
     print("perplexity of base:", before, flush=True)
+    lines = corpus.training.items()
+    encoded = {code: [tokenizer(line)["input_ids"] for line in text] for code, text in lines}
     for variant in todo:
         loaded = load()
-        budget = token_budget(adapter_languages(variant, suite), suite.pivot, config.tokens)
+        languages = adapter_languages(variant, config.suite)
+        budget = token_budget(languages, config.suite.pivot, config.tokens)
         sequences, used = training_sequences(encoded, budget, config.seed)
-        model, losses = train(loaded.causal_lm, sequences, config.seed)
-        after = {
-            c: round(perplexity(loaded.causal_lm, loaded.tokenizer, held_out[c]), 2) for c in text
-        }
+        model, losses = adapters.train(loaded.causal_lm, sequences, config.seed)
+        after = perplexities(loaded)
         print(f"perplexity of {variant.name}:", after, flush=True)
-        tenth = max(1, len(losses) // 10)
-        save_adapter(
-            model,
-            targets[variant.name],
-            {
-                "what": f"LoRA adapter {suite.name}/{variant.name}; not Tiny Aya",
-                "command": f"uv run tools/train_adapters.py --suite {suite.name} "
-                f"--variants {variant.name} "
-                f"--tokens {config.tokens} --seed {config.seed} "
-                f"--eval-limit {config.eval_limit} --parallel-dir NTREX-128 "
-                "--flores-dir flores200",
-                "base": dict(source.identity),
-                "data": LICENCE,
-                "data_sha256": data_hash.hexdigest(),
-                "seed": config.seed,
-                "threads": torch.get_num_threads(),
-                "steps": len(losses),
-                "tokens": used,
-                "tokens_total": sum(used.values()),
-                "lora": {"r": RANK, "alpha": ALPHA, "target_modules": "all-linear"},
-                "learning_rate": LEARNING_RATE,
-                "batch_tokens": BATCH_TOKENS,
-                "loss_vocabulary": len({t for s in sequences for t in s}),
-                "loss_first_tenth": round(sum(losses[:tenth]) / tenth, 4),
-                "loss_last_tenth": round(sum(losses[-tenth:]) / tenth, 4),
-                "held_out": f"FLORES devtest, first {config.eval_limit} sentences per language",
-                "perplexity_before": before,
-                "perplexity_after": after,
-                "code_sha256": project.source_hash(),
-            },
-            base_variant.repo,
-        )
-    return list(targets.values())
+        card = {
+            **_settings(config, variant),
+            **adapters.card(sequences, losses),
+            "base": dict(source.identity),
+            "data_sha256": corpus.sha256,
+            "tokens": used,
+            "tokens_total": sum(used.values()),
+            "perplexity_before": before,
+            "perplexity_after": after,
+        }
+        adapters.save_adapter(model, suites.resolve_path(variant.adapter or ""), card, base.repo)
+
+
+def _settings(config: Config, variant: Variant) -> dict[str, object]:
+    """Return what an adapter's card says of how it was asked for."""
+    return {
+        "what": f"LoRA adapter {config.suite.name}/{variant.name}; not Tiny Aya",
+        "command": (
+            f"uv run {PROG} --suite {config.suite.name} --variants {variant.name} "
+            f"--tokens {config.tokens} --seed {config.seed} --eval-limit {config.eval_limit} "
+            "--parallel-dir NTREX-128 --flores-dir flores200"
+        ),
+        "data": LICENCE,
+        "held_out": f"FLORES devtest, first {config.eval_limit} sentences per language",
+        "seed": config.seed,
+        "code_sha256": project.source_hash(),
+    }
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
     parser = command_line.common_parser(
-        "tools/train_adapters.py",
+        PROG,
         "Train the regional LoRA adapters of an embedded suite.",
         "variants",
         "seed",
@@ -375,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f'{folder}: adapter_sha256 = "{sha}"')
         print(f"{len(folders)} adapters; the suite file gives their hashes")
 
-    return command_line.run_stage("tools/train_adapters.py", stage)
+    return command_line.run_stage(PROG, stage)
 
 
 if __name__ == "__main__":
