@@ -8,6 +8,7 @@ sentences, from a folder in the FLORES-200 layout or from ``openlanguagedata/flo
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import babel
+from babel import localedata
 
 from aya_probes import probes, suites
 from aya_probes.errors import StudyError
@@ -65,18 +67,18 @@ def _plain(table: Any) -> dict[str, str]:
     return {str(key): str(value) for key, value in table.items()}
 
 
-def _units(locale: Any) -> dict[str, str]:
-    patterns = locale._data["unit_display_names"]
+def _units(data: Any) -> dict[str, str]:
+    patterns = data["unit_display_names"]
     return {str(key): str(names["long"]) for key, names in patterns.items() if names.get("long")}
 
 
 _CLDR_KINDS: dict[str, Callable[[Any], dict[str, str]]] = {
-    "territory": lambda locale: _plain(locale.territories),
-    "language": lambda locale: _plain(locale.languages),
-    "currency": lambda locale: _plain(locale.currencies),
+    "territory": lambda data: _plain(data["territories"]),
+    "language": lambda data: _plain(data["languages"]),
+    "currency": lambda data: _plain(data["currency_names"]),
     "unit": _units,
-    "month": lambda locale: _plain(locale.months["stand-alone"]["wide"]),
-    "day": lambda locale: _plain(locale.days["stand-alone"]["wide"]),
+    "month": lambda data: _plain(data["months"]["stand-alone"]["wide"]),
+    "day": lambda data: _plain(data["days"]["stand-alone"]["wide"]),
 }
 
 
@@ -86,12 +88,12 @@ def load_cldr(languages: Sequence[str], pivot: str) -> ParallelCorpus:
     Items that read the same as another item of their language, or whose name is only the code
     itself, are left out. Raises StudyError for a language that CLDR does not have.
     """
-    locales = {code: _locale(code) for code in languages}
+    data = {code: _locale_data(code) for code in languages}
     ids: list[str] = []
     texts: dict[str, list[str]] = {code: [] for code in languages}
     counts = {}
     for kind, names_of in _CLDR_KINDS.items():
-        names = {code: names_of(locale) for code, locale in locales.items()}
+        names = {code: names_of(data[code]) for code in languages}
         chosen = _choose_names(kind, names)
         counts[kind] = len(chosen)
         ids += [f"{kind}-{key}" for key in chosen]
@@ -116,13 +118,19 @@ def load_cldr(languages: Sequence[str], pivot: str) -> ParallelCorpus:
     )
 
 
-def _locale(code: str) -> babel.Locale:
+def _locale_data(code: str) -> localedata.LocaleDataDict:
+    """Return CLDR's data of a language, in a copy of its own.
+
+    Babel's locales share the tables that a language inherits, and write into them what they look
+    up: after Swahili's weekdays are read, another language that inherits the same table gets them.
+    """
     try:
-        return babel.Locale.parse(code)
+        name = str(babel.Locale.parse(code))
     except (babel.UnknownLocaleError, ValueError):
         raise StudyError(
             f"--corpus cldr: CLDR has no language {code!r}; use --corpus flores"
         ) from None
+    return localedata.LocaleDataDict(copy.deepcopy(localedata.load(name)))
 
 
 def _choose_names(kind: str, names: dict[str, dict[str, str]]) -> list[str]:

@@ -278,6 +278,22 @@ def test_broken_manifests_are_refused(tmp_path: Path, change: Any, message: str)
         stimuli.load_manifest(path)
 
 
+def test_cldr_names_do_not_depend_on_which_languages_were_read_before() -> None:
+    # Babel's locales share inherited tables: Swahili's weekdays once became Bengali's and Zulu's.
+    before = corpora.load_cldr(["en", "bn"], "en").texts["bn"]
+    swahili = corpora.load_cldr(["en", "sw"], "en").texts["sw"]
+    assert "Jumatatu" in swahili
+    assert corpora.load_cldr(["en", "bn"], "en").texts["bn"] == before
+    together = corpora.load_cldr(["en", "sw", "ku", "zu", "bn"], "en").texts
+    weekdays = [
+        {code: texts[n] for code, texts in together.items()}
+        for n, text in enumerate(together["sw"])
+        if text.startswith(("Juma", "Alhamisi", "Ijumaa"))
+    ]
+    assert len(weekdays) >= 5
+    assert all(len(set(names.values())) == len(names) for names in weekdays)
+
+
 def test_cldr_refuses_a_language_it_does_not_have() -> None:
     with pytest.raises(errors.StudyError, match="CLDR has no language"):
         corpora.load_cldr(["en", "qqq"], "en")
