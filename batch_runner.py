@@ -1,6 +1,6 @@
-"""Extract the activations of every variant: locally, or on a GPU through Modal.
+"""Extract the activations of every variant: on this machine, or on a GPU through Modal.
 
-Both ways take the same flags, skip what is finished and end in the same files.
+Both take the same flags, skip what is finished and write the same files.
 
 Reads:  data/stimulus_manifest.json
 Writes: activations/<variant>/{plan.json,tokens.json,shard-NNNNN.safetensors}
@@ -28,7 +28,7 @@ MODAL_GRACE_S = 15.0  # after Ctrl-C: Modal's client stops the app, which costs 
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the stage's parser; the Modal entrypoint gives its arguments to the same one."""
+    """Return the stage's parser, which ``modal run`` uses too."""
     parser = command_line.common_parser(
         PROG,
         "Extract the activations of every variant (Modal, or --local).",
@@ -67,7 +67,10 @@ def build_parser() -> argparse.ArgumentParser:
     },
 )
 def extract_remote(manifest_json: str, name: str, options: dict[str, Any]) -> dict[str, str]:
-    """Extract one variant in a container and commit the volumes, also after a failure."""
+    """Extract one variant in a container; commit the Volumes, after a failure too.
+
+    Returns the folder below the activations' Volume, or the error that the user has to fix.
+    """
     from aya_probes.extraction import modal_job
 
     root = Path(modal_config.ACTIVATIONS_DIR)
@@ -81,7 +84,7 @@ def extract_remote(manifest_json: str, name: str, options: dict[str, Any]) -> di
 
 
 def run(args: argparse.Namespace, *, inside_modal: bool = False) -> None:
-    """Check the manifest and the names, then extract what is not finished, where asked."""
+    """Check the manifest and the names, then extract the variants that are not finished."""
     from aya_probes import run_folder, signals, stimuli
     from aya_probes.extraction import dry_run, local, modal_job, runner
 
@@ -126,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @modal_config.app.local_entrypoint()  # type: ignore[untyped-decorator]
 def modal_main(*arglist: str) -> None:
-    """Take the same flags as the script: ``modal run batch_runner.py --variants fire``."""
+    """Run the script from ``modal run batch_runner.py --variants fire``; the flags are the same."""
     args = build_parser().parse_args(list(arglist))
     code = command_line.run_stage(PROG, lambda: run(args, inside_modal=True))
     if code:

@@ -1,14 +1,15 @@
-"""Modal objects of the extraction: app, image, volumes and the GPU, each in one place."""
+"""What the extraction uses on Modal: its app, image, Volumes and GPU."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import modal
+from huggingface_hub import get_token
 
 GPU = "A10"  # 24 GB; the client's older name for it is A10G. --gpu NAME overrides it
-# Dollars an hour (Modal's list, 2026; check https://modal.com/pricing) and dense bf16 TFLOP/s, for
-# the estimates of --dry-run only.
+# Dollars an hour (Modal's list of 2026; see https://modal.com/pricing) and dense bf16 TFLOP/s. Only
+# the estimates of --dry-run use them.
 GPUS = {
     "L4": (0.80, 121.0),
     "A10": (1.10, 125.0),
@@ -21,7 +22,7 @@ CPU_CORES, MEMORY_MB = 4.0, 20_480  # the untrained variant is made in float32 b
 TIMEOUT_S = 2 * 60 * 60  # a 3B variant takes minutes; loading from a cold Volume dominates
 RETRIES = 2  # of a container that dies; a user's mistake comes back as a message, not again
 ROOT = Path(__file__).resolve().parent
-# Everything that batch_runner.py imports: Modal ships the entry file only (tests/test_modal.py).
+# What batch_runner.py imports: Modal itself ships nothing but the entry file (tests/test_modal.py).
 MODULES = ("aya_probes", "modal_config")
 DATA_FILES = ("data/languages.toml",)
 REMOTE_ROOT = "/root"
@@ -36,16 +37,14 @@ weights_volume, activations_volume = (
 
 
 def _hub_token() -> str | None:
-    """Return the user's token: of the environment, or of ``hf auth login``."""
+    """Return the user's hub token, from the environment or from ``hf auth login``."""
     if not modal.is_local():
-        return None  # the container has it from the secret
-    from huggingface_hub import get_token
-
+        return None  # a container has it from the secret
     return get_token()
 
 
 token_secret = modal.Secret.from_dict({"HF_TOKEN": _hub_token()})
-# The versions of uv.lock, which ``uv run`` made here: the container computes with the same.
+# The container gets the versions of uv.lock, which ``uv run`` wrote on this machine.
 image = modal.Image.debian_slim(python_version="3.11").uv_sync(
     str(ROOT), groups=[], extra_options="--no-default-groups --no-install-project"
 )

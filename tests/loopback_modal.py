@@ -142,10 +142,20 @@ class Workspace:
         environment |= {"PYTHONPATH": f"{root}:{packages}", "OMP_NUM_THREADS": "1"}
         environment["VOLUMES"] = json.dumps(copies)
         done = subprocess.run(
-            [sys.executable, "-S", "-c", BEFORE_THE_BODY + CONTAINER,
-             function.module_name, function.function_name],
-            input=arguments, cwd=root, env=environment, capture_output=True, check=False,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-S",
+                "-c",
+                BEFORE_THE_BODY + CONTAINER,
+                function.module_name,
+                function.function_name,
+            ],
+            input=arguments,
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            check=False,
+        )
         if done.returncode:
             words = done.stderr.decode().strip().splitlines()[-1:]
             failed = api.GenericResult.GENERIC_STATUS_FAILURE
@@ -247,10 +257,11 @@ def _function(workspace: Workspace, request: Any) -> Any:
     workspace.functions[request.existing_function_id] = request.function
     ranked = api.FunctionData.RankedFunction(rank=0, function=request.function)
     return api.FunctionCreateResponse(
-        function_id=request.existing_function_id, function=request.function,
+        function_id=request.existing_function_id,
+        function=request.function,
         function_data=api.FunctionData(ranked_functions=[ranked]),
         handle_metadata=_handle(request.function.function_name),
-    )  # fmt: skip
+    )
 
 
 def _bind(workspace: Workspace, request: Any) -> Any:
@@ -270,9 +281,11 @@ def _map(workspace: Workspace, request: Any) -> Any:
     call = workspace.calls[made] = Call(request.function_id)
     items = [_take(call, item) for item in request.pipelined_inputs]
     return api.FunctionMapResponse(
-        function_call_id=made, function_call_jwt=made, pipelined_inputs=items,
+        function_call_id=made,
+        function_call_jwt=made,
+        pipelined_inputs=items,
         max_inputs_outstanding=100,
-    )  # fmt: skip
+    )
 
 
 def _take(call: Call, item: Any) -> Any:
@@ -413,7 +426,13 @@ def serve(folder: Path) -> Iterator[Workspace]:
 def client_environment(workspace: Workspace, home: Path) -> dict[str, str]:
     """Return an environment whose Modal client knows ``workspace`` only."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MODAL_", "HF_"))}
-    return clean | TOKEN | {
-        "MODAL_SERVER_URL": workspace.url, "MODAL_CONFIG_PATH": str(home / "modal.toml"),
-        "OMP_NUM_THREADS": "1", "HF_HOME": str(home / "hf"),
-    }  # fmt: skip
+    return (
+        clean
+        | TOKEN
+        | {
+            "MODAL_SERVER_URL": workspace.url,
+            "MODAL_CONFIG_PATH": str(home / "modal.toml"),
+            "OMP_NUM_THREADS": "1",
+            "HF_HOME": str(home / "hf"),
+        }
+    )

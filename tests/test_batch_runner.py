@@ -102,8 +102,7 @@ def test_moving_a_model_is_undone_when_the_work_fails() -> None:
     loaded = loading.wrap(
         tiny_model("llama", 0), byte_tokenizer(), torch.device("cpu"), torch.float32
     )
-    with pytest.raises(ValueError, match="stop"), \
-         residuals.on_device(loaded, torch.device("cpu")):  # fmt: skip
+    with pytest.raises(ValueError, match="stop"), residuals.on_device(loaded, torch.device("cpu")):
         raise ValueError("stop")
     assert loaded.device == torch.device("cpu")
 
@@ -141,10 +140,13 @@ def test_readmes_own_suite_runs_on_a_folder_and_a_hub_repository(tmp_path: Path)
         hub.repos[tuned.repo] = loopback_hub.Repo(save_tiny(tmp_path / "tuned", "llama", seed=2))
         commit = hub.repos[tuned.repo].commit
         done = subprocess.run(
-            [sys.executable, "-c", script, str(suite), str(tmp_path / "run")], cwd=project.ROOT,
-            env=loopback_hub.client_environment(hub.url, tmp_path / "hf"), capture_output=True,
-            text=True, check=False,
-        )  # fmt: skip
+            [sys.executable, "-c", script, str(suite), str(tmp_path / "run")],
+            cwd=project.ROOT,
+            env=loopback_hub.client_environment(hub.url, tmp_path / "hf"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     manifest = stimuli.load_manifest(run_folder.RunPaths(tmp_path / "run").manifest)
     assert len(manifest.suite.languages) == 3

@@ -66,12 +66,25 @@ def home(hub: loopback_hub.Hub, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A folder with a suite of hub variants; each test makes the repository that it needs."""
     folder = tmp_path_factory.mktemp("hub")
     save_tiny(folder / "model", seed=1)
-    names = ("base", "gated", "broken", "altered", "short", "pickled", "coded", "gappy", "absent",
-             "silent")  # fmt: skip
-    write_study(folder, {
-        **{name: {"repo": f"{OWNER}/{name}", "role": "base"} for name in names},
-        "tagged": {"repo": f"{OWNER}/base", "revision": "v9", "role": "base"},
-    })  # fmt: skip
+    names = (
+        "base",
+        "gated",
+        "broken",
+        "altered",
+        "short",
+        "pickled",
+        "coded",
+        "gappy",
+        "absent",
+        "silent",
+    )
+    write_study(
+        folder,
+        {
+            **{name: {"repo": f"{OWNER}/{name}", "role": "base"} for name in names},
+            "tagged": {"repo": f"{OWNER}/base", "revision": "v9", "role": "base"},
+        },
+    )
     return folder
 
 
@@ -82,9 +95,13 @@ def environment(hub: loopback_hub.Hub, home: Path, **more: str) -> dict[str, str
 @pytest.fixture(scope="module")
 def worker(hub: loopback_hub.Hub, home: Path) -> Iterator[Worker]:
     process = subprocess.Popen(
-        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=environment(hub, home), cwd=project.ROOT,
-    )  # fmt: skip
+        [sys.executable, "-c", WORKER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(hub, home),
+        cwd=project.ROOT,
+    )
     made = Worker(process)
     suite, run = str(home / "tiny.toml"), str(home / "run")
     code, error = made.run(
@@ -136,12 +153,24 @@ def test_cold_then_warm_then_offline(hub: loopback_hub.Hub, home: Path, worker: 
     assert not any(line.startswith("GET cdn/") for line in hub.log)
     assert shards(home, "base") == cold
     hub.log.clear()
-    line = [str(project.ROOT / "batch_runner.py"), "--local", "--run-dir", str(home / "run"),
-            "--variants", "base,absent", "--overwrite", "--device", "cpu"]  # fmt: skip
+    line = [
+        str(project.ROOT / "batch_runner.py"),
+        "--local",
+        "--run-dir",
+        str(home / "run"),
+        "--variants",
+        "base,absent",
+        "--overwrite",
+        "--device",
+        "cpu",
+    ]
     done = subprocess.run(
-        [sys.executable, *line], env=environment(hub, home, HF_HUB_OFFLINE="1"), check=False,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, *line],
+        env=environment(hub, home, HF_HUB_OFFLINE="1"),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert shards(home, "base") == cold
     assert done.returncode == 1  # the other variant is not in the cache
     assert f"HF_HUB_OFFLINE is set and {OWNER}/absent" in done.stderr
@@ -323,8 +352,10 @@ def test_only_safetensors_and_no_code_of_the_repository(
     assert "no safetensors weights" in error
     folder = serve_copy(hub, home, "coded")
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    config |= {"model_type": "stranger", "auto_map": {"AutoConfig": "code.C",
-               "AutoModelForCausalLM": "code.M"}}  # fmt: skip
+    config |= {
+        "model_type": "stranger",
+        "auto_map": {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"},
+    }
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     (folder / "code.py").write_text(f"open({str(home / 'ran')!r}, 'w')", "utf-8")
     code, error = extract(home, worker, "coded")
@@ -393,12 +424,22 @@ def test_flores_plus_from_the_hub(
     assert corpus["revision"] == hub.repos[FLORES].commit
     assert corpus["items"] == 7
     assert len(corpus["sha256"]) == 64
-    line = [str(project.ROOT / "build_stimuli.py"), "--suite", str(home / "tiny.toml"),
-            "--corpus", "flores", "--run-dir", str(tmp_path / "offline")]  # fmt: skip
+    line = [
+        str(project.ROOT / "build_stimuli.py"),
+        "--suite",
+        str(home / "tiny.toml"),
+        "--corpus",
+        "flores",
+        "--run-dir",
+        str(tmp_path / "offline"),
+    ]
     done = subprocess.run(
-        [sys.executable, *line], env=environment(hub, home, HF_HUB_OFFLINE="1"), check=False,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, *line],
+        env=environment(hub, home, HF_HUB_OFFLINE="1"),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     again = run_folder.RunPaths(tmp_path / "offline").manifest.read_bytes()
     assert again == run_folder.RunPaths(tmp_path / "run").manifest.read_bytes()

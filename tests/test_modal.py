@@ -50,10 +50,13 @@ class Service:
     def start(self, command: list[str], *flags: str) -> subprocess.Popen[str]:
         """Start a command line as a user does."""
         return subprocess.Popen(
-            [*command, "--run-dir", str(self.run_dir), *flags], cwd=project.ROOT, text=True,
+            [*command, "--run-dir", str(self.run_dir), *flags],
+            cwd=project.ROOT,
+            text=True,
             env=loopback_modal.client_environment(self.modal, self.home),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def run(self, command: list[str], *flags: str) -> tuple[int, str]:
         """Run a command line to its end; returns its exit code and all it said."""

@@ -103,9 +103,11 @@ def test_self_check_notices_a_model_that_joins_packed_texts(monkeypatch: Any) ->
 
 @pytest.mark.parametrize("kind", ["bloom", "mamba", "mpt"])
 def test_models_that_cannot_be_packed_are_padded(kind: str) -> None:
-    sizes = {"bloom": {"hidden_size": 32, "n_layer": 4, "n_head": 4},
-             "mamba": {"hidden_size": 32, "num_hidden_layers": 4, "state_size": 8},
-             "mpt": {"d_model": 32, "n_layers": 4, "n_heads": 4}}  # fmt: skip
+    sizes = {
+        "bloom": {"hidden_size": 32, "n_layer": 4, "n_head": 4},
+        "mamba": {"hidden_size": 32, "num_hidden_layers": 4, "state_size": 8},
+        "mpt": {"d_model": 32, "n_layers": 4, "n_heads": 4},
+    }
     config = AutoConfig.for_model(kind, vocab_size=259, pad_token_id=0, **sizes[kind])
     torch.manual_seed(0)
     loaded = loading.wrap(
@@ -253,9 +255,11 @@ def test_pooling_equals_means_over_the_named_tokens() -> None:
         ).hidden_states
     row2 = states[2][0].numpy()  # one byte per token, BOS first
     expected = {
-        "span_mean": row2[11:14].mean(0), "content_mean": row2[1:18].mean(0),
-        "last_content": row2[17], "last": row2[18],
-    }  # fmt: skip
+        "span_mean": row2[11:14].mean(0),
+        "content_mean": row2[1:18].mean(0),
+        "last_content": row2[17],
+        "last": row2[18],
+    }
     for kind, pooling in enumerate(poolings.POOLINGS):
         np.testing.assert_allclose(pooled[2, 0, kind], expected[pooling], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(absmax[2, 0], np.abs(row2).max(), rtol=1e-6)

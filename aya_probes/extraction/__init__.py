@@ -1,5 +1,5 @@
 """Extraction: from texts to pooled residual-stream vectors on disk.
 
-``encoding`` (tokens and positions) -> ``packs`` (texts run together) -> ``runner`` (plan, shards,
-resume) -> ``store`` (plans and shards on disk, read by every later stage).
+``encoding`` finds tokens and positions, ``packs`` runs texts together, ``runner`` plans, writes and
+resumes, ``store`` reads and writes shards. ``vectors`` does it in memory for a few texts.
 """

@@ -44,8 +44,8 @@ def extract_in_container(
 ) -> dict[str, str]:
     """Extract one variant below ``root``; ``volumes`` maps mount points to Volume names.
 
-    Returns ``{"folder": ...}`` below ``root``, or ``{"error": ...}`` for what the user has to fix:
-    Modal would retry an exception on the GPU, in vain.
+    Returns ``{"folder": ...}`` below ``root``, or ``{"error": ...}`` with what the user has to fix.
+    An exception instead would make Modal try again on the GPU, in vain.
     """
     try:
         manifest = stimuli.parse_manifest(manifest_json, "the manifest sent to Modal")
@@ -74,9 +74,9 @@ def _name_volumes(message: str, volumes: Mapping[str, str]) -> str:
 
 
 def remote_device(manifest: Manifest, asked: str) -> str:
-    """Return where a container computes; raises StudyError without CUDA.
+    """Return the device of a container: cuda, or cpu for a suite with ``allow_cpu``.
 
-    A suite with ``allow_cpu`` may do without a GPU.
+    Raises StudyError if there is no CUDA and the suite does not allow a CPU.
     """
     if torch.cuda.is_available() and asked != "cpu":
         return "cuda"
@@ -180,7 +180,10 @@ def download(volume: Any, remote: str, folder: Path, manifest: Manifest) -> None
 
 @contextlib.contextmanager
 def session(service: Service) -> Iterator[None]:
-    """Run Modal's app, unless ``modal run`` runs it already; its failures get one message."""
+    """Run Modal's app, unless ``modal run`` runs it already.
+
+    Raises StudyError, with one message, for whatever Modal's client raises.
+    """
     stop: KeyboardInterrupt | None = None
     try:
         with contextlib.ExitStack() as stack:
@@ -203,7 +206,7 @@ def session(service: Service) -> Iterator[None]:
 
 
 def refuse_local_weights(manifest: Manifest, variants: Sequence[Variant], device: str) -> None:
-    """Refuse a device that Modal does not have, and weights that are on this machine only."""
+    """Raise for a device that Modal does not have, and for weights only this machine has."""
     if device == "mps" or (device == "cpu" and not manifest.suite.allow_cpu):
         raise UsageError(f"--device {device}: Modal computes on a GPU; add --local")
     for variant in variants:

@@ -41,7 +41,7 @@ def one_ahead(
     """Yield every item with ``fetch(item)``; the next item's fetch runs while one is in use.
 
     Only one is fetched ahead, so at most two variants' files are new on disk when a run stops. A
-    fetch that fails raises at its item's turn: what comes before it is finished first.
+    failed fetch is raised when its item is reached, so that earlier items still finish.
     """
     ahead: _Fetch[Result] | None = None
     for number, item in enumerate(items):

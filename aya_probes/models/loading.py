@@ -167,7 +167,7 @@ def load_variant(
             "tokenizer), so the concept's tokens cannot be found"
         )
     if source.adapter is not None:
-        from peft import PeftModel
+        from peft import PeftModel  # takes seconds to import
 
         with model_errors(variant, source):
             causal_lm = PeftModel.from_pretrained(causal_lm, source.adapter).merge_and_unload()
