@@ -12,6 +12,15 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the flag of tests/test_versions.py."""
+    parser.addoption(
+        "--refreeze",
+        action="store_true",
+        help="freeze the values of version numbers that were raised (tests/test_versions.py)",
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A suite of four variants of a random tiny Cohere2 on disk."""
