@@ -1,6 +1,6 @@
 """Run every stage in order: stimuli, extraction, alignment, failures, figures.
 
-A thin runner over each script's ``main``; stages that are finished are skipped by themselves.
+Stages that are finished are skipped by themselves.
 
     uv run pipeline.py
     uv run pipeline.py --suite mini-flores --flores-dir PATH --run-dir runs/mini-flores
@@ -9,15 +9,14 @@ A thin runner over each script's ``main``; stages that are finished are skipped 
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from aya_probes import command_line, run_folder, suites
 
-FIGURES = ("viz.alignment_curves", "viz.annotated_curve", "viz.heatmap")
+Stage = tuple[str, Callable[[list[str]], int], list[str]]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,26 +39,40 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def stage_arguments(args: argparse.Namespace) -> list[tuple[str, list[str]]]:
-    """Return each stage's module and its command line."""
+def _flags(args: argparse.Namespace, *names: str) -> list[str]:
+    """Return a stage's command line from the runner's."""
+    line = ["--run-dir", str(args.run_dir)]
+    for name in names:
+        value = getattr(args, name.replace("-", "_"))
+        if value is True:
+            line.append(f"--{name}")
+        elif value is not None and value is not False:
+            line += [f"--{name}", ",".join(value) if isinstance(value, tuple) else str(value)]
+    return line
 
-    def flags(*names: str) -> list[str]:
-        line = ["--run-dir", str(args.run_dir)]
-        for name in names:
-            value = getattr(args, name.replace("-", "_"))
-            if value is True:
-                line.append(f"--{name}")
-            elif value is not None and value is not False:
-                line += [f"--{name}", ",".join(value) if isinstance(value, tuple) else str(value)]
-        return line
 
-    return [
-        ("build_stimuli", flags("suite", "corpus", "flores-dir", "languages", "concepts", "limit")),
-        ("batch_runner", [*flags("variants", "device", "dtype", "overwrite"), "--local"]),
-        ("concept_alignment", flags("variants", "seed")),
-        ("failure_classifier", flags("variants", "seed")),
-        *((name, flags()) for name in FIGURES),
-    ]
+def list_stages(args: argparse.Namespace) -> Iterator[Stage]:
+    """Yield each stage's name, entry point and command line; a stage is imported when it runs."""
+    import build_stimuli
+
+    names = ("suite", "corpus", "flores-dir", "languages", "concepts", "limit")
+    yield "build_stimuli.py", build_stimuli.main, _flags(args, *names)
+    import batch_runner
+
+    line = _flags(args, "variants", "device", "dtype", "overwrite")
+    yield "batch_runner.py", batch_runner.main, [*line, "--local"]
+    import concept_alignment
+    import failure_classifier
+
+    line = _flags(args, "variants", "seed", "overwrite")
+    yield "concept_alignment.py", concept_alignment.main, line
+    yield "failure_classifier.py", failure_classifier.main, line
+    from viz import alignment_curves, annotated_curve, heatmap, hero
+
+    yield "viz/hero.py", hero.main, _flags(args)
+    yield "viz/alignment_curves.py", alignment_curves.main, _flags(args)
+    yield "viz/annotated_curve.py", annotated_curve.main, _flags(args)
+    yield "viz/heatmap.py", heatmap.main, _flags(args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,14 +80,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     paths = run_folder.RunPaths(args.run_dir)
     started = time.monotonic()
-    for name, line in stage_arguments(args):
-        print(f"--- {name.replace('.', '/')}.py", flush=True)
-        code = int(importlib.import_module(name).main(line))
+    for name, stage, line in list_stages(args):
+        print(f"--- {name}", flush=True)
+        code = stage(line)
         if code:
-            print(f"pipeline.py: stopped at {name.replace('.', '/')}.py", file=sys.stderr)
+            print(f"pipeline.py: stopped at {name}", file=sys.stderr)
             return code
-    print(f"\nDone in {time.monotonic() - started:.0f} s. Wrote:")
+    print(f"\nDone in {time.monotonic() - started:.0f} s. Results in {paths.results}:")
     for path in (
+        paths.curve_table,
         paths.curves,
         paths.commitment,
         paths.contrasts,

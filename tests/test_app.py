@@ -15,6 +15,9 @@ import pytest
 
 import app
 from aya_probes import errors, project, run_folder
+from aya_probes.page import plots
+from aya_probes.page.data import load_data
+from aya_probes.page.pair import PairModel
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -25,18 +28,19 @@ def test_missing_results_name_the_command(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_figures_mark_controls_and_untestable_cells(tiny_run: Path) -> None:
-    results = app.load_results(run_folder.RunPaths(tiny_run))
+    data = load_data(run_folder.RunPaths(tiny_run))
     measure = "raw cosine on the last token (the published study's)"
-    figure = app.curve_figure(results.curves, "sw", ["base"], measure, app.ALL_CONCEPTS)
+    figure = plots.plot_curves(data.results, "sw", ["base"], measure, plots.ALL_CONCEPTS)
     names = [trace.name for trace in figure.data]
     assert "base, mismatched (control)" in names
     # English and Swahili sentences all end in "."; the last token is the same in both.
     assert any("untestable" in note.text for note in figure.layout.annotations)
-    assert app.commitment_figure(results).data[0].y == tuple(results.metadata["variants"])
+    matrix = plots.plot_commitment(data.results, data.layers)
+    assert matrix.data[0].y == data.results.info.variants
 
 
 def test_a_typed_pair_of_equal_sentences_has_cosine_one(tiny_run: Path) -> None:
-    model = app.PairModel(run_folder.RunPaths(tiny_run), "cpu")
+    model = PairModel(run_folder.RunPaths(tiny_run), "cpu")
     curve = model.cosine("base", "The eye.", "The eye.")
     assert len(curve) == 5
     assert curve == pytest.approx([1.0] * 5, abs=1e-5)
@@ -46,12 +50,12 @@ def test_a_typed_pair_of_equal_sentences_has_cosine_one(tiny_run: Path) -> None:
 
 def test_demo_imports_no_torch(tiny_run: Path) -> None:
     code = (
-        "import sys, app\nfrom aya_probes import run_folder\n"
-        f"page = app.build_page(app.load_results(run_folder.RunPaths({str(tiny_run)!r})), None)\n"
-        "import pathlib; assert run_folder.RunPaths(pathlib.Path('.'))\n"
+        "import pathlib, sys\n"
+        "from aya_probes.page import data, tabs\n"
+        "from aya_probes.run_folder import RunPaths\n"
+        f"tabs.build_page(data.load_data(RunPaths(pathlib.Path({str(tiny_run)!r}))), None)\n"
         "print('torch' in sys.modules)"
     )
-    code = code.replace(repr(str(tiny_run)), f"__import__('pathlib').Path({str(tiny_run)!r})")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "False", done.stderr
 

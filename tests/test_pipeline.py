@@ -13,8 +13,11 @@ import pytest
 import concept_alignment
 import failure_classifier
 import pipeline
-from aya_probes import project, results, run_folder, stimuli
+from aya_probes import project, run_folder, stimuli
 from aya_probes.extraction import poolings
+from aya_probes.results.alignment import load_results
+from aya_probes.results.curves import CONCEPT
+from aya_probes.results.failures import load_edge_cases
 
 STAGES = (
     "pipeline.py",
@@ -26,6 +29,8 @@ STAGES = (
     "viz/alignment_curves.py",
     "viz/annotated_curve.py",
     "viz/heatmap.py",
+    "viz/hero.py",
+    "model_loader.py",
     "viz/published_reanalysis.py",
     "report/fill.py",
     "tools/train_adapters.py",
@@ -35,30 +40,29 @@ STAGES = (
 
 def test_every_stage_writes_what_the_next_one_reads(tiny_run: Path) -> None:
     paths = run_folder.RunPaths(tiny_run)
-    curves = results.load_curves(paths.curves)
-    assert curves["metadata"]["rows"] == ["0", "1", "2", "3", "4", "final_norm"]
-    assert set(curves["measures"]) == set(poolings.POOLINGS)
-    assert set(curves["pairs"]["concept"]["base"]) == {"en-hi", "en-sw", "hi-sw"}
-    last = curves["audit"]["identical_input"]["last"]["base"]
-    assert last["sw"]["untestable"]
-    assert not last["hi"]["untestable"]
-    cases = results.load_edge_cases(paths.edge_cases)["cases"]
-    assert cases
-    assert {case["failure_category"] for case in cases} == {"UNICODE_EDGE"}
+    results = load_results(paths.curves)
+    assert results.info.layers == ("0", "1", "2", "3", "4", "final_norm")
+    assert {key.pooling for key in results.curves} == set(poolings.POOLINGS)
+    pairs = {
+        (k.left, k.right) for k in results.curves if (k.measure, k.variant) == (CONCEPT, "base")
+    }
+    assert pairs == {("en", "hi"), ("en", "sw"), ("hi", "sw")}
+    assert results.is_untestable("base", "sw", "last")
+    assert not results.is_untestable("base", "hi", "last")
+    cases = load_edge_cases(paths.edge_cases).cases
+    assert {case.failure_category for case in cases} == {"UNICODE_EDGE"}
     names = {path.stem for path in paths.assets.glob("*.png")}
-    assert {
-        "tweet_three_panel",
-        "annotated_rise_peak_collapse",
-        "concept_alignment_heatmap",
-    } <= names
+    figures = ("hero", "tweet_three_panel", "annotated_rise_peak_collapse")
+    assert {*figures, "concept_alignment_heatmap"} <= names
     assert all(path.with_suffix(".csv").is_file() for path in paths.assets.glob("*.png"))
 
 
 def test_the_same_seed_gives_the_same_bytes(tiny_run: Path) -> None:
     paths = run_folder.RunPaths(tiny_run)
     before = {p.name: p.read_bytes() for p in paths.results.iterdir()}
-    assert concept_alignment.main(["--run-dir", str(tiny_run)]) == 0
-    assert failure_classifier.main(["--run-dir", str(tiny_run)]) == 0
+    line = ["--run-dir", str(tiny_run), "--overwrite"]
+    assert concept_alignment.main(line) == 0
+    assert failure_classifier.main(line) == 0
     assert {p.name: p.read_bytes() for p in paths.results.iterdir()} == before
 
 
@@ -114,6 +118,6 @@ def test_suite_mini_on_three_concepts(tmp_path: Path) -> None:
         "base,global,fire",
     ]
     assert pipeline.main(line) == 0
-    curves = results.load_curves(run_folder.RunPaths(tmp_path).curves)
-    french = curves["measures"]["span_mean"]["concept"]["base"]["fr"]["mean"]
-    assert max(french) > 0.2  # the real model knows French
+    curve = load_results(run_folder.RunPaths(tmp_path).curves).curve(CONCEPT, "base", "fr")
+    assert curve is not None
+    assert curve.array().max() > 0.2  # the real model knows French

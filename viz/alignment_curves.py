@@ -1,4 +1,4 @@
-"""Draw alignment over rows: three languages side by side, and single languages with controls.
+"""Draw alignment over layers: three languages side by side, and single languages with controls.
 
 Reads:  results/alignment_curves.json
 Writes: assets/tweet_three_panel.png, assets/alignment_curve_avg_<language>.png (+ .csv beside each)
@@ -9,130 +9,123 @@ Writes: assets/tweet_three_panel.png, assets/alignment_curve_avg_<language>.png 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from aya_probes import command_line, results
-from aya_probes import figures as style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from aya_probes import command_line, figures
+from aya_probes.figures import DrawnPoint
+from aya_probes.results.alignment import Results, load_results
+from aya_probes.results.curves import CONCEPT, COSINE, MISMATCHED, Curve
 from aya_probes.run_folder import RunPaths
 
 PANELS = ("sw", "hi", "am")
 SINGLES = ("hi", "am")
+CONTROLS = {COSINE: "-", MISMATCHED: ":"}
 
 
-def concept_entry(curves: dict[str, Any], variant: str, language: str) -> dict[str, Any]:
-    """Return the primary curve: ``concept`` on the concept's tokens."""
-    return dict(curves["measures"]["span_mean"]["concept"][variant][language])
+def _curves(
+    results: Results, language: str, measures: Sequence[str]
+) -> Iterator[tuple[str, str, Curve]]:
+    """Yield (variant, measure, curve) of a panel."""
+    for variant in results.info.variants:
+        for measure in measures:
+            curve = results.curve(measure, variant, language)
+            if curve is not None:
+                yield variant, measure, curve
 
 
-def _controls(axes: Any, curves: dict[str, Any], language: str, rows: list[dict[str, Any]]) -> None:
-    """Draw raw cosine and its mismatched control of every variant into one panel."""
-    metadata = curves["metadata"]
-    colours = style.colours(metadata)
-    raw = curves["measures"]["content_mean"]
-    for variant in metadata["variants"]:
-        for measure, line in (("cosine", "-"), ("mismatched", ":")):
-            entry = raw[measure][variant][language]
-            axes.plot(style.numbers(entry, "mean"), color=colours[variant], ls=line, lw=1.2)
-            rows += style.curve_rows(entry, variant=variant, language=language, measure=measure)
+def _draw_alignment(axes: Axes, results: Results, language: str) -> None:
+    info, colours = results.info, figures.colours(results.info)
+    for variant, _, curve in _curves(results, language, [CONCEPT]):
+        untrained = info.roles[variant] == "untrained"
+        label = f"{variant} (random weights)" if untrained else variant
+        figures.draw_curve(axes, curve, label, colours[variant], untrained)
+    axes.axhline(0, color="black", lw=0.6)
+    figures.mark_audit(axes, results, language)
+
+
+def _draw_controls(axes: Axes, results: Results, language: str) -> None:
+    """Draw raw cosine and its mismatched control of every variant."""
+    colours = figures.colours(results.info)
+    for variant, measure, curve in _curves(results, language, list(CONTROLS)):
+        axes.plot(curve.array(), color=colours[variant], ls=CONTROLS[measure], lw=1.2)
     axes.plot([], [], color="black", ls="-", lw=1.2, label="same concept")
     axes.plot([], [], color="black", ls=":", lw=1.2, label="mismatched (control)")
     axes.set_ylim(top=1.02)
     axes.set_ylabel("raw cosine")
 
 
-def _alignment(
-    axes: Any, curves: dict[str, Any], language: str, rows: list[dict[str, Any]]
-) -> None:
-    metadata = curves["metadata"]
-    colours = style.colours(metadata)
-    for variant in metadata["variants"]:
-        entry = concept_entry(curves, variant, language)
-        untrained = metadata["roles"][variant] == "untrained"
-        label = f"{variant} (random weights)" if untrained else variant
-        style.draw_curve(axes, entry, label, colours[variant], untrained)
-        rows += style.curve_rows(entry, variant=variant, language=language, measure="concept")
-    axes.axhline(0, color="black", lw=0.6)
-    style.mark_audit(axes, curves, language)
+def points(results: Results, language: str) -> list[DrawnPoint]:
+    """Return the numbers of one language's panels."""
+    return [
+        point
+        for variant, measure, curve in _curves(results, language, [CONCEPT, *CONTROLS])
+        for point in figures.curve_points(curve, variant, language, measure)
+    ]
 
 
-def plot_panels(
-    curves: dict[str, Any], languages: Sequence[str]
-) -> tuple[Any, list[dict[str, Any]]]:
-    """Return the figure of several languages and the numbers in it."""
-    from matplotlib.figure import Figure
-
-    metadata, rows = curves["metadata"], list[dict[str, Any]]()
-    figure = Figure(figsize=(4.2 * len(languages), 6.4), layout="constrained")
-    axes = figure.subplots(
-        2, len(languages), squeeze=False, sharex=True, sharey="row", height_ratios=[2, 1]
-    )
-    for column, language in enumerate(languages):
-        _alignment(axes[0][column], curves, language, rows)
-        axes[0][column].set_title(
-            f"{style.language_name(metadata['pivot'])} - {style.language_name(language)}"
-        )
-        _controls(axes[1][column], curves, language, rows)
-        axes[1][column].set_xlabel(style.ROW_LABEL, fontsize=8)
-        if column:
-            axes[1][column].set_ylabel("")
-    axes[0][0].set_ylabel("concept alignment A (0 = chance)")
-    low, high = axes[0][0].get_ylim()
-    axes[0][0].set_ylim(low, high + 0.35 * (high - low))  # room for the legend
-    axes[0][0].legend(fontsize=8, loc="upper left")
+def plot_panels(results: Results, languages: Sequence[str]) -> Figure:
+    """Return the figure of several languages."""
+    count = len(languages)
+    figure = Figure(figsize=(4.2 * count, 6.4), layout="constrained")
+    axes = figure.subplots(2, count, squeeze=False, sharex=True, sharey="row", height_ratios=[2, 1])
+    pivot = figures.language_name(results.info.pivot)
+    for upper, lower, language in zip(axes[0], axes[1], languages, strict=True):
+        _draw_alignment(upper, results, language)
+        upper.set_title(f"{pivot} - {figures.language_name(language)}")
+        _draw_controls(lower, results, language)
+        lower.set_xlabel(figures.LAYER_LABEL, fontsize=8)
+        lower.set_ylabel("raw cosine" if language == languages[0] else "")
+    first = axes[0][0]
+    first.set_ylabel("concept alignment A (0 = chance)")
+    low, high = first.get_ylim()
+    first.set_ylim(low, high + 0.35 * (high - low))  # room for the legend
+    first.legend(fontsize=8, loc="upper left")
     axes[1][0].legend(fontsize=8, loc="lower left")
-    figure.suptitle(
-        "Concept alignment over rows, and why raw cosine misleads\n"
-        + style.caption(
-            metadata,
-            "A: different wordings, concept tokens, centred; dot: after the final norm",
-            width=54 * len(languages),
-        ),
-        fontsize=9,
-    )
-    return figure, rows
+    what = "A: different wordings, concept tokens, centred; dot: after the final norm"
+    caption = figures.caption(results.info, what, width=54 * count)
+    title = f"Concept alignment over layers, and why raw cosine misleads\n{caption}"
+    figure.suptitle(title, fontsize=9)
+    return figure
 
 
 def run(run_dir: Path, asked: Sequence[str] | None) -> list[Path]:
     """Draw and save all figures; returns their paths."""
-    import pandas as pd
-
     paths = RunPaths(run_dir)
-    curves = results.load_curves(paths.curves)
-    metadata = curves["metadata"]
-    valid = [code for code in metadata["languages"] if code != metadata["pivot"]]
+    results = load_results(paths.curves)
+    valid = results.info.others
     wanted = asked or [c for c in PANELS if c in valid] or valid[:3]
     chosen = [code for code in wanted if code in command_line.choose("language", asked, valid)]
     for code in PANELS:
         if asked is None and code not in valid:
             print(f"{code} is not in this run: left out")
+    singles = chosen if asked else [c for c in SINGLES if c in valid] or valid[:1]
+    panels = {"tweet_three_panel": chosen}
+    panels |= {f"alignment_curve_avg_{code}": [code] for code in singles}
     written = []
-    for name, languages in [("tweet_three_panel", chosen)] + [
-        (f"alignment_curve_avg_{code}", [code])
-        for code in (chosen if asked else [c for c in SINGLES if c in valid] or valid[:1])
-    ]:
-        figure, rows = plot_panels(curves, languages)
-        written.append(style.save(figure, pd.DataFrame(rows), paths.assets / f"{name}.png"))
+    for name, languages in panels.items():
+        drawn = [point for code in languages for point in points(results, code)]
+        figure = plot_panels(results, languages)
+        written.append(figures.save(figure, DrawnPoint, drawn, paths.assets / f"{name}.png"))
     return written
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
     return command_line.common_parser(
-        "viz/alignment_curves.py", "Draw alignment over rows.", "languages"
+        "viz/alignment_curves.py", "Draw alignment over layers.", "languages"
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and draw; returns the exit code."""
     args = build_parser().parse_args(argv)
-
-    def stage() -> None:
-        for path in run(args.run_dir, args.languages):
-            print(path)
-
-    return command_line.run_stage("viz/alignment_curves.py", stage)
+    return command_line.run_stage(
+        "viz/alignment_curves.py", lambda: print(*run(args.run_dir, args.languages), sep="\n")
+    )
 
 
 if __name__ == "__main__":

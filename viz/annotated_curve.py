@@ -13,115 +13,122 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aya_probes import command_line, results
-from aya_probes import figures as style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from aya_probes import command_line, figures
 from aya_probes.errors import StudyError
+from aya_probes.figures import DrawnPoint
+from aya_probes.results.alignment import Results, load_results
+from aya_probes.results.curves import CONCEPT, Curve
 from aya_probes.run_folder import RunPaths
+
+BOX = {"facecolor": "white", "edgecolor": "#cccccc"}
+VERDICTS = {
+    "RISE_PEAK_COLLAPSE": "rise, peak and decline hold in both halves of the concepts",
+    "UNTESTABLE": "untestable, the inputs are identical in both languages",
+    "NOT TESTED": "shape not tested (too few concepts)",
+    "UNRESOLVED": "shape UNRESOLVED: rise and decline do not both hold in both halves",
+}
 
 
 def strongest_cell(
-    curves: dict[str, Any], variants: Sequence[str], languages: Sequence[str]
+    results: Results, variants: Sequence[str], languages: Sequence[str]
 ) -> tuple[str, str]:
-    """Return the (variant, language) with the highest peak among testable, trained cells."""
-    concept = curves["measures"]["span_mean"]["concept"]
-    audit = curves["audit"]["identical_input"]["span_mean"]
-    cells = [
-        (max(v for v in concept[variant][code]["mean"] if v is not None), variant, code)
-        for variant in variants
-        for code in languages
-        if not audit[variant][code]["untestable"]
-        and any(v is not None for v in concept[variant][code]["mean"])
-    ]
-    if not cells:
+    """Return the (variant, language) with the highest peak among testable cells."""
+    heights = []
+    for variant in variants:
+        for code in languages:
+            curve = results.curve(CONCEPT, variant, code)
+            if curve is None or curve.peak is None or results.is_untestable(variant, code):
+                continue
+            heights.append((float(curve.array()[curve.peak]), variant, code))
+    if not heights:
         raise StudyError(
             "results/alignment_curves.json: no testable cell to draw; choose others "
             "with --variants and --languages"
         )
-    return max(cells)[1:]
+    return max(heights)[1:]
 
 
-def plot(curves: dict[str, Any], variant: str, language: str) -> tuple[Any, list[dict[str, Any]]]:
+def describe(results: Results, curve: Curve, variant: str, language: str) -> list[str]:
+    """Return the lines of the box: peak, rise, decline, final norm, audit."""
+    mean, last = curve.array(), results.info.last_layer
+    assert curve.peak is not None
+    lower, upper = curve.array("lower")[curve.peak], curve.array("upper")[curve.peak]
+    interval = "" if curve.lower is None else f" [{lower:.2f}, {upper:.2f}]"
+    top = mean[curve.peak]
+    lines = [
+        f"peak: layer {curve.peak}, A = {top:.2f}{interval}",
+        f"rise: A(peak) - A(0) = {top - mean[0]:+.2f}",
+        f"decline: A(peak) - A({last}) = {top - mean[last]:+.2f}",
+    ]
+    shape = results.shapes.get((variant, language))
+    if shape is not None and shape.norm_step is not None:
+        lines.append(f"final norm: {shape.norm_step:+.2f} (dot)")
+    return [*lines, figures.audit_text(results, language)]
+
+
+def draw_curves(axes: Axes, results: Results, variant: str, language: str) -> list[DrawnPoint]:
+    """Draw the curve and the untrained control; returns their numbers."""
+    colours = figures.colours(results.info)
+    drawn: list[DrawnPoint] = []
+    for name in dict.fromkeys([variant, *results.info.by_role("untrained")]):
+        curve = results.curve(CONCEPT, name, language)
+        if curve is None:
+            continue
+        control = results.info.roles[name] == "untrained"
+        label = f"{name} (random weights)" if control else name
+        figures.draw_curve(axes, curve, label, colours[name], control)
+        drawn += figures.curve_points(curve, name, language, CONCEPT)
+    axes.axhline(0, color="black", lw=0.6)
+    return drawn
+
+
+def plot(results: Results, variant: str, language: str) -> tuple[Figure, list[DrawnPoint]]:
     """Return the annotated figure and the numbers in it."""
-    from matplotlib.figure import Figure
-
-    metadata = curves["metadata"]
-    entry = curves["measures"]["span_mean"]["concept"][variant][language]
-    shape = curves["shape"].get(variant, {}).get(language, {"label": "NOT TESTED"})
-    mean = style.numbers(entry, "mean")
-    peak = max(range(len(mean)), key=lambda n: mean[n] if mean[n] == mean[n] else -1.0)
-    last = len(mean) - 1
+    info, curve = results.info, results.curve(CONCEPT, variant, language)
+    assert curve is not None
+    assert curve.peak is not None
     figure = Figure(figsize=(8, 5.2), layout="constrained")
     axes = figure.subplots()
-    rows = style.curve_rows(entry, variant=variant, language=language, measure="concept")
-    style.draw_curve(axes, entry, variant, style.colours(metadata)[variant], False)
-    for baseline in (v for v in metadata["variants"] if metadata["roles"][v] == "untrained"):
-        control = curves["measures"]["span_mean"]["concept"][baseline][language]
-        style.draw_curve(axes, control, f"{baseline} (random weights)", style.UNTRAINED, True)
-        rows += style.curve_rows(control, variant=baseline, language=language, measure="concept")
-    axes.axhline(0, color="black", lw=0.6)
+    drawn = draw_curves(axes, results, variant, language)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.25 * (high - low))  # room for the box
-    axes.axvline(peak, color="black", lw=0.8, ls=":")
-    lower, upper = style.numbers(entry, "lower"), style.numbers(entry, "upper")
-    interval = f" [{lower[peak]:.2f}, {upper[peak]:.2f}]" if lower and upper else ""
-    lines = [
-        f"peak: row {peak}, A = {mean[peak]:.2f}{interval}",
-        f"rise: A(peak) - A(0) = {mean[peak] - mean[0]:+.2f}",
-        f"decline: A(peak) - A({last}) = {mean[peak] - mean[last]:+.2f}",
-    ]
-    if shape.get("norm_step") is not None:
-        lines.append(f"final norm: {shape['norm_step']:+.2f} (dot)")
-    lines.append(style.audit_text(curves, language))
-    if curves["audit"]["identical_input"]["span_mean"][variant][language]["untestable"]:
-        share = curves["audit"]["identical_input"]["span_mean"][variant][language]["share"]
-        style.mark_untestable(axes, share)
-    axes.text(
-        0.98,
-        0.97,
-        "\n".join(lines),
-        transform=axes.transAxes,
-        ha="right",
-        va="top",
-        fontsize=9,
-        bbox={"facecolor": "white", "edgecolor": "#cccccc"},
-    )
-    label = shape["label"]
-    verdict = {
-        "RISE_PEAK_COLLAPSE": "rise, peak and decline hold in both halves of the concepts",
-        "UNTESTABLE": "untestable, the inputs are identical in both languages",
-        "NOT TESTED": "shape not tested (too few concepts)",
-        "UNRESOLVED": "shape UNRESOLVED: rise and decline do not both hold in both halves",
-    }.get(label, f"shape {label}: this is not rise-peak-collapse")
-    axes.set_title(
-        f"{variant}, {style.language_name(metadata['pivot'])} - "
-        f"{style.language_name(language)}: {verdict}",
-        fontsize=10,
-    )
+    axes.axvline(curve.peak, color="black", lw=0.8, ls=":")
+    inputs = results.input_share(variant, language)
+    if inputs.untestable:
+        figures.mark_untestable(axes, inputs.share)
+    text = "\n".join(describe(results, curve, variant, language))
+    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
+    axes.text(0.98, 0.97, text, fontsize=9, bbox=BOX, **place)
+    shape = results.shapes.get((variant, language))
+    label = shape.label if shape else "NOT TESTED"
+    verdict = VERDICTS.get(label, f"shape {label}: this is not rise-peak-collapse")
+    pair = f"{figures.language_name(info.pivot)} - {figures.language_name(language)}"
+    axes.set_title(f"{variant}, {pair}: {verdict}", fontsize=10)
     axes.set_ylabel("concept alignment A (0 = chance)")
     axes.legend(fontsize=8, loc="upper left")
-    axes.set_xlabel(
-        style.ROW_LABEL + "\n" + style.caption(metadata, "A: span_mean, different wordings", 110),
-        fontsize=8,
-    )
-    return figure, rows
+    caption = figures.caption(info, "A: span_mean, different wordings", 110)
+    axes.set_xlabel(f"{figures.LAYER_LABEL}\n{caption}", fontsize=8)
+    return figure, drawn
 
 
 def run(run_dir: Path, variants: Sequence[str] | None, languages: Sequence[str] | None) -> Path:
     """Draw and save the figure; returns its path."""
-    import pandas as pd
-
     paths = RunPaths(run_dir)
-    curves = results.load_curves(paths.curves)
-    metadata = curves["metadata"]
-    trained = [v for v in metadata["variants"] if metadata["roles"][v] != "untrained"]
-    others = [c for c in metadata["languages"] if c != metadata["pivot"]]
+    results = load_results(paths.curves)
+    info = results.info
+    trained = [v for v in info.variants if info.roles[v] != "untrained"]
     variant, language = strongest_cell(
-        curves,
-        command_line.choose("variant", variants, metadata["variants"]) if variants else trained,
-        command_line.choose("language", languages, others),
+        results,
+        command_line.choose("variant", variants, info.variants) if variants else trained,
+        command_line.choose("language", languages, info.others),
     )
-    figure, rows = plot(curves, variant, language)
-    return style.save(figure, pd.DataFrame(rows), paths.assets / "annotated_rise_peak_collapse.png")
+    figure, drawn = plot(results, variant, language)
+    return figures.save(
+        figure, DrawnPoint, drawn, paths.assets / "annotated_rise_peak_collapse.png"
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -10,136 +10,170 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from aya_probes import command_line, files, results
-from aya_probes import figures as style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from aya_probes import command_line, figures, files, records
+from aya_probes.results.alignment import Results, load_results
+from aya_probes.results.curves import CONCEPT, number
+from aya_probes.results.run_info import RunInfo
+from aya_probes.results.tables import Layers
 from aya_probes.run_folder import RunPaths
 
+STATUS_WORDS = {"untestable": "untest-\nable"}
 
-def table(curves: dict[str, Any], commitment: Any) -> list[dict[str, Any]]:
-    """Return one record per variant and language: commitment, status, peak row and value."""
-    records = []
-    whole = commitment[commitment["concept_id"] == "ALL"]
-    for record in whole.to_dict("records"):
-        entry = curves["measures"]["span_mean"]["concept"][record["variant"]][record["language"]]
-        known = [(v, n) for n, v in enumerate(entry["mean"]) if v is not None]
-        peak, row = max(known) if known else (float("nan"), None)
-        bounds = {
-            name: (entry[name] or [None] * (row + 1))[row] if row is not None else None
-            for name in ("lower", "upper")
-        }
-        records.append(
-            {
-                "variant": record["variant"],
-                "language": record["language"],
-                "commitment_layer": record["commitment_layer"],
-                "release_layer": record["release_layer"],
-                "status": record["status"],
-                "peak_row": row,
-                "peak_alignment": peak,
-                **bounds,
-                "identical_input": record["identical_input"],
-                "shared_tokens": record["shared_tokens"],
-            }
+
+@dataclass(frozen=True)
+class Cell:
+    """A row of the CSV beside the figure: one variant and language."""
+
+    variant: str
+    """Variant."""
+    language: str
+    """Language compared with the pivot."""
+    commitment_layer: int | None
+    """As in commitment_matrix.csv."""
+    release_layer: int | None
+    """As in commitment_matrix.csv."""
+    status: str
+    """As in commitment_matrix.csv."""
+    peak_layer: int | None
+    """Layer of the largest alignment."""
+    peak_alignment: float | None
+    """The largest alignment."""
+    lower: float | None
+    """Lower end of its 95% interval."""
+    upper: float | None
+    """Upper end of its 95% interval."""
+    identical_input: float
+    """Share of concepts with identical inputs."""
+    shared_tokens: float
+    """Mean overlap of span tokens with the pivot's."""
+    span: str
+    """Commitment to release layer in words, or why there is none."""
+
+
+def make_cell(results: Results, layers: Layers) -> Cell:
+    """Return one cell: commitment and peak."""
+    curve = results.curve(CONCEPT, layers.variant, layers.language)
+    peak = None if curve is None else curve.peak
+    mean = lower = upper = None
+    if curve is not None and peak is not None:
+        mean, lower, upper = (
+            number(curve.array(name)[peak]) for name in ("mean", "lower", "upper")
         )
-    return records
+    return Cell(
+        variant=layers.variant,
+        language=layers.language,
+        commitment_layer=layers.commitment_layer,
+        release_layer=layers.release_layer,
+        status=layers.status,
+        peak_layer=peak,
+        peak_alignment=mean,
+        lower=lower,
+        upper=upper,
+        identical_input=layers.identical_input,
+        shared_tokens=layers.shared_tokens,
+        span=layers.span,
+    )
 
 
-def plot(records: list[dict[str, Any]], metadata: dict[str, Any]) -> Any:
-    """Return the figure: commitment layers left, peak alignment right."""
-    import numpy as np
-    from matplotlib.figure import Figure
+@dataclass(frozen=True)
+class Grid:
+    """The cells by place: variants down, languages across."""
 
-    variants = metadata["variants"]
-    languages = [code for code in metadata["languages"] if code != metadata["pivot"]]
-    cells = {(r["variant"], r["language"]): r for r in records}
-    figure = Figure(figsize=(13, 1.9 + 0.62 * len(variants)), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    layers = np.full((len(variants), len(languages)), np.nan)
-    peaks = layers.copy()
-    for i, variant in enumerate(variants):
-        for j, code in enumerate(languages):
-            record = cells[variant, code]
-            peaks[i, j] = record["peak_alignment"]
-            layer = record["commitment_layer"]
-            if record["status"] == "committed":
-                layers[i, j] = float(layer)
-                text = style.commitment_text(record)
-                left.text(j, i, text, ha="center", va="center", color="white", fontsize=8)
-            else:
-                words = {"never": "never", "untestable": "untest-\nable"}
-                left.text(
-                    j,
-                    i,
-                    words.get(record["status"], record["status"]),
-                    ha="center",
-                    va="center",
-                    fontsize=6.5,
-                )
-            high = peaks[i, j] > 0.5 * np.nanmax([r["peak_alignment"] for r in records])
-            low, up = record["lower"], record["upper"]
-            band = f"\n[{low:.2f}, {up:.2f}]" if low is not None and up is not None else ""
-            right.text(
-                j,
-                i,
-                f"{peaks[i, j]:.2f}{band}",
-                ha="center",
-                va="center",
-                fontsize=6,
-                color="white" if high else "black",
-            )
-    depth = len(metadata["rows"]) - 2
-    left.imshow(layers, cmap="viridis_r", vmin=1, vmax=depth, aspect="auto")
-    right.imshow(peaks, cmap="Blues", vmin=0, aspect="auto")
-    for axes in (left, right):
-        audited = [cells[variants[0], code] for code in languages]
-        labels = [
-            f"{code}\n{float(r['identical_input']):.0%}\n{float(r['shared_tokens']):.0%}"
-            for code, r in zip(languages, audited, strict=True)
-        ]
-        axes.set_xticks(range(len(languages)), labels, fontsize=7)
-        axes.set_yticks(range(len(variants)), variants)
-    for (variant, code), record in cells.items():
-        if record["status"] == "untestable":
-            i, j = variants.index(variant), languages.index(code)
-            for axes in (left, right):
-                axes.fill_between(
-                    [j - 0.5, j + 0.5],
-                    i - 0.5,
-                    i + 0.5,
-                    facecolor="none",
-                    hatch="///",
-                    edgecolor="#999999",
-                    lw=0,
-                )
-    left.set_title(
-        f"commitment - release layer (1..{depth}; max-T p <= 0.05, half of the peak, 3 rows)",
+    info: RunInfo
+    cells: Sequence[Cell]
+
+    def place(self, cell: Cell) -> tuple[int, int]:
+        """Return row and column of a cell."""
+        return self.info.variants.index(cell.variant), self.info.others.index(cell.language)
+
+    def values(self, name: str) -> np.ndarray:
+        """Return ``[variant, language]`` of a field, NaN where it is missing."""
+        table = np.full((len(self.info.variants), len(self.info.others)), np.nan)
+        for cell in self.cells:
+            value = getattr(cell, name)
+            table[self.place(cell)] = np.nan if value is None else value
+        return table
+
+
+def _draw_commitment(axes: Axes, grid: Grid) -> None:
+    depth, layers = grid.info.last_layer, grid.values("commitment_layer")
+    layers[layers < 0] = np.nan
+    axes.imshow(layers, cmap="viridis_r", vmin=1, vmax=depth, aspect="auto")
+    for cell in grid.cells:
+        i, j = grid.place(cell)
+        committed = cell.status == "committed"
+        text = STATUS_WORDS.get(cell.span, cell.span)
+        # viridis_r is light up to its middle: dark text there, white beyond.
+        dark = not committed or layers[i, j] < depth / 2
+        colour, size = "black" if dark else "white", 8 if committed else 6.5
+        axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=size)
+    axes.set_title(
+        f"commitment - release layer (1..{depth}; max-T p <= 0.05, half of the peak, 3 layers)",
         fontsize=9,
     )
-    right.set_title("largest concept alignment over rows [95% interval at that row]", fontsize=9)
-    figure.suptitle(
-        style.caption(
-            metadata,
-            "concept alignment, span_mean; under each language: identical inputs and "
-            "shared tokens; hatched: untestable",
-        ).replace("bands", "intervals"),
-        fontsize=8,
+
+
+def _draw_peaks(axes: Axes, grid: Grid) -> None:
+    peaks = grid.values("peak_alignment")
+    axes.imshow(peaks, cmap="Blues", vmin=0, aspect="auto")
+    for cell in grid.cells:
+        if cell.peak_alignment is None:
+            continue
+        i, j = grid.place(cell)
+        has_band = cell.lower is not None and cell.upper is not None
+        band = f"\n[{cell.lower:.2f}, {cell.upper:.2f}]" if has_band else ""
+        colour = "white" if cell.peak_alignment > 0.6 * np.nanmax(peaks) else "black"
+        text = f"{cell.peak_alignment:.2f}{band}"
+        axes.text(j, i, text, ha="center", va="center", fontsize=6, color=colour)
+    axes.set_title("largest concept alignment over layers [95% interval there]", fontsize=9)
+
+
+def _label(axes: Axes, grid: Grid) -> None:
+    """Name rows and columns, write the audit below, hatch what is untestable."""
+    first = [c for c in grid.cells if c.variant == grid.info.variants[0]]
+    labels = [f"{c.language}\n{c.identical_input:.0%}\n{c.shared_tokens:.0%}" for c in first]
+    axes.set_xticks(range(len(labels)), labels, fontsize=7)
+    axes.set_yticks(range(len(grid.info.variants)), grid.info.variants)
+    for cell in grid.cells:
+        if cell.status == "untestable":
+            i, j = grid.place(cell)
+            across = [j - 0.5, j + 0.5]
+            axes.fill_between(
+                across, i - 0.5, i + 0.5, facecolor="none", hatch="///", edgecolor="#999999", lw=0
+            )
+
+
+def plot(grid: Grid) -> Figure:
+    """Return the figure: commitment layers left, peak alignment right."""
+    figure = Figure(figsize=(13, 1.9 + 0.62 * len(grid.info.variants)), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _draw_commitment(left, grid)
+    _draw_peaks(right, grid)
+    for axes in (left, right):
+        _label(axes, grid)
+    what = (
+        "concept alignment, span_mean; under each language: identical inputs and shared tokens; "
+        "hatched: untestable"
     )
+    figure.suptitle(figures.caption(grid.info, what, marks="intervals"), fontsize=8)
     return figure
 
 
 def run(run_dir: Path) -> Path:
     """Draw and save the figure; returns its path."""
-    import pandas as pd
-
     paths = RunPaths(run_dir)
-    curves = results.load_curves(paths.curves)
-    commitment = files.load_csv(paths.commitment, results.COMMITMENT_COLUMNS, files.MAKE_CURVES)
-    records = table(curves, commitment)
-    figure = plot(records, curves["metadata"])
-    return style.save(figure, pd.DataFrame(records), paths.assets / "concept_alignment_heatmap.png")
+    results = load_results(paths.curves)
+    layers = records.load_table(Layers, paths.commitment, files.MAKE_CURVES)
+    cells = [make_cell(results, record) for record in layers if record.concept_id == "ALL"]
+    figure = plot(Grid(results.info, cells))
+    return figures.save(figure, Cell, cells, paths.assets / "concept_alignment_heatmap.png")
 
 
 def build_parser() -> argparse.ArgumentParser:

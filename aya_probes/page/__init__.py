@@ -1,0 +1,1 @@
+"""The page: what it shows (``data``), its figures, its tabs, and a typed pair of sentences."""

@@ -1,0 +1,42 @@
+"""What the page shows, read once when it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from aya_probes import files, records
+from aya_probes.published import MAKE_PUBLISHED
+from aya_probes.results.alignment import Results, load_results
+from aya_probes.results.failures import FailureCase, load_failure_cases
+from aya_probes.results.tables import Contrast, Layers
+from aya_probes.run_folder import RunPaths
+
+
+@dataclass(frozen=True)
+class PageData:
+    """The results of a run."""
+
+    results: Results
+    layers: list[Layers]
+    contrasts: list[Contrast]
+    failures: list[FailureCase] | None
+    """None: not computed yet."""
+    tokens: dict[str, Any]
+    """The token audit of the probes."""
+    published: dict[str, Any] | None
+    """The re-analysis that ships with the project: the same beside every run."""
+
+
+def load_data(paths: RunPaths) -> PageData:
+    """Read the results; only the failures may be missing. Raises StudyError naming the command."""
+    published = RunPaths().published
+    has_failures = paths.failure_cases.is_file()
+    return PageData(
+        load_results(paths.curves),
+        records.load_table(Layers, paths.commitment, files.MAKE_CURVES),
+        records.load_table(Contrast, paths.contrasts, files.MAKE_CURVES),
+        list(load_failure_cases(paths.failure_cases)) if has_failures else None,
+        files.load_json(paths.token_audit, files.MAKE_CURVES),
+        dict(files.load_json(published, MAKE_PUBLISHED)) if published.is_file() else None,
+    )

@@ -1,0 +1,42 @@
+"""A pair of sentences that a visitor types: its curve, computed with the suite's model."""
+
+from __future__ import annotations
+
+from aya_probes import stimuli
+from aya_probes.errors import StudyError
+from aya_probes.extraction.vectors import residual_vectors
+from aya_probes.models import loading
+from aya_probes.models.residuals import LoadedModel
+from aya_probes.run_folder import RunPaths
+
+MAX_CHARACTERS = 2_000
+
+
+class PairModel:
+    """Computes the curve of a typed sentence pair; keeps one variant in memory."""
+
+    def __init__(self, paths: RunPaths, device: str) -> None:
+        self.suite = stimuli.load_manifest(paths.manifest).suite
+        self.device = device
+        self.loaded: tuple[str, LoadedModel] | None = None
+
+    def cosine(self, variant: str, left: str, right: str) -> list[float]:
+        """Return the raw cosine per layer 0..L of two sentences; StudyError on unusable text."""
+        for text in (left, right):
+            if not text.strip():
+                raise StudyError("type a sentence in both boxes")
+            if len(text) > MAX_CHARACTERS:
+                raise StudyError(f"a sentence has at most {MAX_CHARACTERS} characters")
+        a, b = residual_vectors(self._load(variant), [left, right], pooling="content_mean")
+        norms = (a * a).sum(-1) ** 0.5 * (b * b).sum(-1) ** 0.5
+        return [float(c) for c in (a * b).sum(-1) / norms]
+
+    def _load(self, name: str) -> LoadedModel:
+        if self.loaded is None or self.loaded[0] != name:
+            self.loaded = None  # the memory of the other variant is free before this one comes
+            variant = self.suite.variant(name)
+            device, _ = loading.choose_device(self.device)
+            dtype = loading.choose_dtype("auto", device)
+            source = loading.resolve_source(variant)
+            self.loaded = name, loading.load_variant(variant, source, device=device, dtype=dtype)
+        return self.loaded[1]

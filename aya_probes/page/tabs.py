@@ -1,0 +1,186 @@
+"""The tabs of the page."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import pandas as pd
+
+from aya_probes import errors, files, records, suites
+from aya_probes.errors import StudyError
+from aya_probes.page.data import PageData
+from aya_probes.page.plots import (
+    ALL_CONCEPTS,
+    MEASURES,
+    plot_commitment,
+    plot_curves,
+    plot_pair,
+)
+from aya_probes.published import MAKE_PUBLISHED, ratio_table
+from aya_probes.results.failures import FailureCase
+
+if TYPE_CHECKING:
+    from aya_probes.page.pair import PairModel
+
+ANY = "all"
+HIDDEN_COLUMNS = ("stimulus_id", "parent_id", "tag", "reference_variant", "labels", "pooling")
+
+
+def build_page(data: PageData, pair_model: PairModel | None) -> gr.Blocks:
+    """Return the Gradio page."""
+    info = data.results.info
+    own = "" if info.suite.startswith("tiny-aya") else " **These are not Tiny Aya results.**"
+    with gr.Blocks(title="aya-cross-lingual-probes", analytics_enabled=False) as page:
+        gr.Markdown(
+            f"# Cross-lingual concept alignment\nSuite **{info.suite}**: "
+            f"{info.label or info.suite}.{own} {info.note} {info.n} concepts x {info.wordings} "
+            "wordings; bands are 95% bootstrap intervals over concepts."
+        )
+        with gr.Tab("Curves"):
+            _curves_tab(data)
+        with gr.Tab("Commitment"):
+            _commitment_tab(data)
+        with gr.Tab("Failures"):
+            _failures_tab(data)
+        with gr.Tab("Tokens"):
+            _tokens_tab(data)
+        if pair_model is not None:
+            with gr.Tab("Your own pair"):
+                _pair_tab(data, pair_model)
+        with gr.Tab("Published curves, re-analysed"):
+            _published_tab(data)
+        with gr.Tab("Provenance"):
+            gr.JSON(records.to_json(info))
+    return page
+
+
+def _table(rows: list[Any]) -> pd.DataFrame:
+    return pd.DataFrame([dataclasses.asdict(row) for row in rows])
+
+
+def _curves_tab(data: PageData) -> None:
+    info, names = data.results.info, suites.load_languages()
+    measures = list(MEASURES)
+    with gr.Row():
+        language = gr.Dropdown(
+            [(f"{names[c].name} ({c})", c) for c in info.others],
+            value=info.others[0],
+            label="Language",
+        )
+        measure = gr.Dropdown(measures, value=measures[0], label="Measure")
+        concept = gr.Dropdown(
+            [ALL_CONCEPTS] + [(f"{n} ({c})", c) for c, n in info.concept_names.items()],
+            value=ALL_CONCEPTS,
+            label="Concept (raw cosine only)",
+        )
+    every = list(info.variants)
+    variants = gr.CheckboxGroup(every, value=every, label="Variants")
+
+    def draw(language: str, variants: list[str], measure: str, concept: str) -> Any:
+        chosen = [v for v in every if v in variants]
+        return plot_curves(data.results, language, chosen, measure, concept)
+
+    plot = gr.Plot(draw(info.others[0], every, measures[0], ALL_CONCEPTS))
+    for control in (language, variants, measure, concept):
+        control.change(draw, [language, variants, measure, concept], plot)
+
+
+def _commitment_tab(data: PageData) -> None:
+    gr.Plot(plot_commitment(data.results, data.layers))
+    gr.Markdown(
+        "identical: concepts with the same input as in English; shared: shared tokens. "
+        "never: no layer qualifies. untestable: at least 10% of the concepts have "
+        "identical inputs in both languages, so any alignment there is trivial."
+    )
+    gr.Dataframe(_table(data.contrasts), label="Contrasts between variants (paired, Holm)")
+
+
+def _failures_tab(data: PageData) -> None:
+    if data.failures is None:
+        gr.Markdown(f"Not computed yet: run `{files.MAKE_FAILURES}`.")
+        return
+    shown = [_visible(case) for case in data.failures]
+    table = _table(shown).drop(columns=list(HIDDEN_COLUMNS))
+    with gr.Row():
+        category = gr.Dropdown([ANY, *sorted(set(table["category"]))], value=ANY, label="Category")
+        variant = gr.Dropdown([ANY, *sorted(set(table["variant"]))], value=ANY, label="Variant")
+
+    def choose(category: str, variant: str) -> Any:
+        keep = pd.Series(True, index=table.index)
+        for name, value in (("category", category), ("variant", variant)):
+            keep &= (table[name] == value) | (value == ANY)
+        return table[keep]
+
+    frame = gr.Dataframe(table, wrap=True)
+    for control in (category, variant):
+        control.change(choose, [category, variant], frame)
+
+
+def _visible(case: FailureCase) -> FailureCase:
+    """Return the case with its hidden characters shown."""
+    text, parent = errors.escape_hidden(case.input), errors.escape_hidden(case.parent)
+    return dataclasses.replace(case, input=text, parent=parent)
+
+
+def _tokens_tab(data: PageData) -> None:
+    rows = [
+        {
+            "stimulus": name,
+            "text": errors.escape_hidden(probe["text"]),
+            "surface form": probe["surface"],
+            "tokens": len(probe["token_ids"]),
+            "concept tokens": len(probe["span_tokens"]),
+            "tokens per character": probe["tokens_per_character"],
+            "final token id": probe["final_token"],
+        }
+        for name, probe in data.tokens["probes"].items()
+    ]
+    label = f"Tokenizer of variant {data.tokens['variant']}"
+    gr.Dataframe(pd.DataFrame(rows), wrap=True, label=label)
+
+
+def _pair_tab(data: PageData, model: PairModel) -> None:
+    names, others = suites.load_languages(), data.results.info.others
+    with gr.Row():
+        variant = gr.Dropdown(model.suite.names(), value=model.suite.names()[0], label="Variant")
+        language = gr.Dropdown(
+            [(names[c].name, c) for c in others],
+            value=others[0],
+            label="Language of the second sentence",
+        )
+    left = gr.Textbox(label=f"{names[model.suite.pivot].name} sentence")
+    right = gr.Textbox(label="The other sentence")
+    button = gr.Button("Compute", variant="primary")
+    plot = gr.Plot()
+
+    def compute(variant: str, language: str, left: str, right: str) -> Any:
+        try:
+            return plot_pair(data.results, variant, language, model.cosine(variant, left, right))
+        except StudyError as error:
+            raise gr.Error(str(error)) from None
+
+    button.click(compute, [variant, language, left, right], plot)
+
+
+def _published_tab(data: PageData) -> None:
+    if data.published is None:
+        gr.Markdown(f"Not computed yet: run `{MAKE_PUBLISHED}`.")
+        return
+    layer = data.published["matched_layer"]
+    region = data.published["difference_in_differences"]["matched_layer"]
+    gr.Markdown(
+        "The **original study's** raw last-token cosines of Tiny Aya, read again; **not a run of "
+        f"this project**. Source: {data.published['source']}. Ratios of mean cosine to base, "
+        "with 95% intervals over 20 concepts. No mismatched control was published, so that "
+        "alignment itself cannot be decided from them."
+    )
+    header, rows = ratio_table(data.published)
+    gr.Dataframe(rows, headers=header, wrap=True)
+    gr.Markdown(
+        f"fire - earth at layer {layer}, South Asia minus Africa and West Asia: "
+        f"{region['estimate']:+.3f} [{region['lower']:.3f}, {region['upper']:.3f}]; exact p over "
+        f"language labels {region['p_language']:.3f}, smallest reachable "
+        f"{region['p_language_floor']:.3f}."
+    )
