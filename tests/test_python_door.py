@@ -45,6 +45,7 @@ def test_the_documented_block_runs_as_it_stands(tmp_path: Path) -> None:
     [block] = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert len([line for line in block.splitlines() if line.strip()]) <= 10
     assert block.count("path-or-repo") == 1
+    assert block in (project.ROOT / "README.md").read_text("utf-8")
     save_tiny(tmp_path / "model")
     arrays = np.random.default_rng(0).normal(size=(2, 5, 2, 4, 8))
     np.save(tmp_path / "english.npy", arrays[0])
