@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from aya_probes import project
+from aya_probes.planted.tiny import byte_tokenizer, write_study
 
 PAGE = project.ROOT / "docs" / "memory.md"
 PARAMETERS = 3_349_227_520
@@ -41,8 +42,6 @@ def make_model(folder: Path) -> int:
     import torch
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM
-
-    from tests.conftest import byte_tokenizer
 
     config = AutoConfig.for_model("cohere2", **SHAPE, dtype="bfloat16")
     with torch.device("meta"):
@@ -75,8 +74,6 @@ def make_model(folder: Path) -> int:
 
 def measure(work: Path, dtype: str) -> dict[str, float]:
     """Build stimuli and extract in child processes; returns seconds and peak GiB."""
-    from tests.conftest import write_study
-
     suite = write_study(work, {"base": {"path": "model", "role": "base"}})
     run = ["--run-dir", str(work / "run")]
     stages = [

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from aya_probes import command_line, files, project, results
+from aya_probes import command_line, files, project
 from aya_probes.alignment import inference, layers, measures
 from aya_probes.planted import vectors as planted
 from aya_probes.planted.vectors import ROWS, Plant
@@ -316,7 +316,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="processes (default: the number of cores)",
     )  # fmt: skip
     parser.add_argument(
-        "--json", type=Path, default=results.VALIDATION, metavar="FILE",
+        "--json", type=Path, default=project.ROOT / "docs" / "validation.json", metavar="FILE",
         help="where the numbers go (default docs/validation.json)",
     )  # fmt: skip
     return parser

@@ -157,27 +157,6 @@ def _ahead(ways: dict[str, Any], mine: str) -> str:
     return f"{TITLES[best]}, {ours['median'] / theirs['median']:.2f} ({low:.2f}–{high:.2f})"
 
 
-def analysis() -> str:
-    """The analysis against scipy cell by cell and loops."""
-    rows = []
-    for name, case in numbers("analysis")["cases"].items():
-        agreed = ", ".join(
-            f"{key.removeprefix('difference_from_').replace('_', ' ')}: {value:.1g}"
-            for key, value in case.items()
-            if key.startswith("difference")
-        )
-        slower = case["slower_than_ours"]
-        rows.append(
-            [name, case["what"], spread(case["cpu_s"]["ours"], 4),
-             "; ".join(spread(slower[key], 1) + key.removeprefix("scipy") for key in slower
-                       if key.startswith("scipy")),
-             spread(slower["loops"], 0), agreed]
-        )  # fmt: skip
-    return markdown(
-        ["", "size", "ours, CPU s", "scipy / ours", "loops / ours", "largest difference from"], rows
-    )
-
-
 def analysis_cost() -> str:
     """What the analysis costs at Tiny Aya's size, on noise."""
     cost = numbers("planted_run")
@@ -189,38 +168,6 @@ def analysis_cost() -> str:
         f"`{COMMANDS['planted_run']}`: "
         f"{cost['cpu_seconds']:.0f} s of CPU time, {cost['peak_gib']:.2f} GiB."
     )
-
-
-def concepts() -> str:
-    """Growth in concepts."""
-    data = numbers("analysis")
-    rows = [
-        [f"{p['concepts']:,}", f"{p['cosine_mb']:,.0f}", f"{p['cpu_s']:.3g}",
-         f"{p['extra_peak_mb']:.0f}" if p["extra_peak_mb"] is not None else "",
-         "all pairs" if p["all_pairs"] else f"{data['negatives']} mismatches a concept sampled"]
-        for p in data["concepts"]
-    ]  # fmt: skip
-    return markdown(["concepts", "all cosines MB", "CPU s", "extra peak MB", "way"], rows)
-
-
-def languages() -> str:
-    """Growth in languages."""
-    points = numbers("analysis")["languages"]
-    first = points[0]
-    rows = []
-    for p in points:
-        linear = first["with_english"]["cpu_s"] * (p["languages"] - 1) / (first["languages"] - 1)
-        square = first["all_pairs"]["cpu_s"] * p["pairs"] / first["pairs"]
-        rows.append(
-            [str(p["languages"]), f"{p['with_english']['cpu_s']:.2f}", f"{linear:.2f}",
-             f"{p['pairs']:,}", f"{p['all_pairs']['cpu_s']:.2f}", f"{square:.2f}",
-             f"{p['vectors_mb']:.0f}"]
-        )  # fmt: skip
-    return markdown(
-        ["languages", "with English, CPU s", "predicted", "pairs", "all pairs, CPU s", "predicted",
-         "vectors MB"],
-        rows,
-    )  # fmt: skip
 
 
 def gpu() -> str:
@@ -257,10 +204,7 @@ _FUNCTIONS = (
     extraction,
     extraction_mini,
     bars,
-    analysis,
     analysis_cost,
-    concepts,
-    languages,
     gpu,
 )
 TABLES = {table.__name__: _or_command(table) for table in _FUNCTIONS}

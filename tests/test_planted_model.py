@@ -11,8 +11,9 @@ import pytest
 import batch_runner
 import build_stimuli
 import concept_alignment
-from aya_probes import results, run_folder
+from aya_probes import run_folder
 from aya_probes.planted import model as planted_model
+from aya_probes.results.alignment import load_results
 
 
 @pytest.mark.parametrize(("share", "release"), [(2, 6), (4, 8)])
@@ -33,6 +34,9 @@ def test_the_blocks_that_share_and_release_concepts_are_found(
         assert whole.loc[("untrained", code)].status == "never"
         single = table[(table.variant == "base") & (table.language == code)].iloc[1:]
         assert (single.commitment_layer == share).mean() > 0.9
-    shapes = results.load_curves(paths.curves)["shape"]
-    assert {s["label"] for s in shapes["base"].values()} == {"RISE_PEAK_COLLAPSE"}
-    assert {s["label"] for s in shapes["untrained"].values()} <= {"FLAT", "UNRESOLVED"}
+    shapes = load_results(paths.curves).shapes
+    labels: dict[str, set[str]] = {"base": set(), "untrained": set()}
+    for (variant, _), shape in shapes.items():
+        labels[variant].add(shape.label)
+    assert labels["base"] == {"RISE_PEAK_COLLAPSE"}
+    assert labels["untrained"] <= {"FLAT", "UNRESOLVED"}

@@ -1,7 +1,7 @@
 """Nothing is lost: faults tried on real processes and real files.
 
-``@pytest.mark.fault(what, outcome)`` puts a row into docs/reliability.md, which
-``uv run benchmarks/reliability.py`` makes anew from these tests and the other files' fault tests.
+``@pytest.mark.fault(what, outcome)`` puts a line into docs/reliability.md, which
+``uv run benchmarks/reliability.py`` regenerates from the fault tests of this file and the others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from aya_probes import (
     errors,
     files,
     project,
-    results,
+    records,
     run_folder,
     signals,
     stimuli,
@@ -40,6 +40,7 @@ from aya_probes import (
 from aya_probes.extraction import runner, store
 from aya_probes.models import fingerprints, hub, loading
 from aya_probes.planted.tiny import save_tiny, write_study
+from aya_probes.results import alignment, failures, tables
 
 KILLS = 20
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -263,7 +264,7 @@ def test_sigterm_during_start_up(whole: Path, tmp_path: Path) -> None:
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=ENVIRONMENT,
     )  # fmt: skip
     assert process.stderr is not None
-    for line in process.stderr:  # every import that ends is told; torch's first parts come first
+    for line in process.stderr:  # every finished import is reported; torch's first parts come first
         if line.endswith(" torch._C\n"):
             break
     process.terminate()
@@ -311,7 +312,7 @@ def test_signal_handlers_are_restored() -> None:
 
 @pytest.mark.fault(
     "disk full in the middle of a shard (file size limit), then run again with room",
-    "exit 1, the file and the mend named; finished shards kept; the same bytes in the end",
+    "exit 1, the file and the fix named; finished shards kept; the same bytes in the end",
 )
 def test_a_full_disk(
     whole: Path, expected: dict[str, bytes], server: ForkServer, tmp_path: Path
@@ -335,7 +336,7 @@ def test_a_full_disk(
 @pytest.mark.slow
 @pytest.mark.fault(
     "disk full in the middle of a shard (a small tmpfs), then run again with room",
-    "exit 1, the file and the mend named; the same bytes in the end",
+    "exit 1, the file and the fix named; the same bytes in the end",
 )
 def test_a_full_tmpfs(
     whole: Path, expected: dict[str, bytes], server: ForkServer, tmp_path: Path
@@ -415,29 +416,31 @@ def load_everything(run: Path, variant: str = "base") -> dict[str, Callable[[], 
         names = [name for shard in loaded.plan.shards for name in shard.span_ids]
         return loaded.take("span_mean", names).tobytes(), loaded.tokens
 
-    def table(path: Path) -> Callable[[], Any]:
-        return lambda: files.load_csv(path, (), "make").to_csv()
+    def table(kind: type[Any], path: Path) -> Callable[[], Any]:
+        return lambda: records.load_table(kind, path, "make")
 
     return {
         "data/stimulus_manifest.json": lambda: stimuli.load_manifest(paths.manifest),
         f"activations/{variant}/plan.json": activations,
         f"activations/{variant}/tokens.json": activations,
         f"activations/{variant}/shard-00000.safetensors": activations,
-        "results/alignment_curves.json": lambda: results.load_curves(paths.curves),
+        "results/alignment_curves.json": lambda: alignment.load_results(paths.curves),
         "results/token_audit.json": lambda: files.load_json(paths.token_audit, "make"),
-        "results/commitment_matrix.csv": table(paths.commitment),
-        "results/contrasts.csv": table(paths.contrasts),
-        "results/failure_cases.csv": table(paths.failure_cases),
-        "results/failure_tests.csv": table(paths.failure_tests),
-        "p1_edge_cases.json": lambda: results.load_edge_cases(paths.edge_cases),
+        "results/curves.csv": table(tables.CurveRow, paths.curve_table),
+        "results/commitment_matrix.csv": table(tables.Layers, paths.commitment),
+        "results/contrasts.csv": table(tables.Contrast, paths.contrasts),
+        "results/failure_cases.csv": lambda: failures.load_failure_cases(paths.failure_cases),
+        "results/failure_tests.csv": lambda: failures.load_category_tests(paths.failure_tests),
+        "p1_edge_cases.json": lambda: failures.load_edge_cases(paths.edge_cases),
     }
 
 
 FLIPPED = (
     "data/stimulus_manifest.json", "activations/base/plan.json", "activations/base/tokens.json",
     "activations/base/shard-00000.safetensors", "results/alignment_curves.json",
-    "results/token_audit.json", "results/commitment_matrix.csv", "results/contrasts.csv",
-    "results/failure_cases.csv", "results/failure_tests.csv", "p1_edge_cases.json",
+    "results/curves.csv", "results/token_audit.json", "results/commitment_matrix.csv",
+    "results/contrasts.csv", "results/failure_cases.csv", "results/failure_tests.csv",
+    "p1_edge_cases.json",
 )  # fmt: skip
 
 
@@ -530,7 +533,7 @@ def test_a_flipped_bit_in_the_hub_cache(tmp_path: Path) -> None:
         hub._check_file(link, repository)
 
 
-@pytest.mark.fault("tokens.json deleted from a finished extraction", "made anew by the next run")
+@pytest.mark.fault("tokens.json deleted from a finished extraction", "regenerated by the next run")
 def test_a_missing_tokens_file_is_repaired(
     whole: Path, expected: dict[str, bytes], server: ForkServer, tmp_path: Path
 ) -> None:
