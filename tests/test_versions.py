@@ -27,10 +27,15 @@ import pytest
 import torch
 
 import build_stimuli
-from aya_probes import build_manifest, files, project, run_folder, suites
+from aya_probes import build_manifest, files, project, run_folder, stimuli, suites
+from aya_probes.alignment import inference, layers, measures
+from aya_probes.alignment import inputs as alignment_inputs
+from aya_probes.alignment import run as alignment_run
 from aya_probes.extraction import encoding, poolings, runner, store
 from aya_probes.extraction.plan import load_plan
 from aya_probes.models import loading, residuals
+from aya_probes.planted import vectors as planted
+from aya_probes.planted.run import write_activations
 from aya_probes.planted.tiny import SENTENCES, byte_tokenizer, save_tiny, tiny_model, write_study
 from aya_probes.stimuli import Manifest, Stimulus
 
@@ -92,8 +97,8 @@ def extraction_values(folder: Path) -> dict[str, Any]:
     vectors: dict[str, Any] = {}
     for name, pooling in poolings.BY_NAME.items():
         with_it = [t.stimulus_id for t in TEXTS if t.span or not pooling.needs_span]
-        for stimulus, layers in zip(with_it, activations.take(name, with_it), strict=True):
-            kept = [[round_to_3(x) for x in layer[::4]] for layer in layers]
+        for stimulus, by_layer in zip(with_it, activations.take(name, with_it), strict=True):
+            kept = [[round_to_3(x) for x in layer[::4]] for layer in by_layer]
             vectors.setdefault(name, {})[stimulus] = kept
     return {
         "layers": list(activations.plan.layers),
@@ -122,7 +127,87 @@ def manifest_values(folder: Path) -> dict[str, Any]:
     return {"counts": manifest.metadata["counts"], "stimuli_sha256": files.digest(texts)}
 
 
+def analysis_values(folder: Path) -> dict[str, Any]:
+    """Return every curve, shape, layer and contrast of a small planted run."""
+    codes, concepts, wordings = ("en", "hi", "sw"), 8, 2
+    variants = tuple(
+        suites.Variant(name, role, path="x", targets=("hi",) if role == "regional" else ())
+        for name, role in (("base", "base"), ("global", "control"), ("fire", "regional"))
+    )
+    probes = tuple(
+        Stimulus(f"C{c:02d}-{code}-{k}", "probe", f"C{c:02d}", k, code, "a text", (0, 1))
+        for code in codes
+        for c in range(1, concepts + 1)
+        for k in range(1, wordings + 1)
+    )
+    parallel = tuple(
+        Stimulus(f"P{n}-{code}", "parallel", f"P{n}", None, code, "a text", None)
+        for code in codes
+        for n in range(concepts)
+    )
+    metadata = {
+        "schema_version": project.SCHEMA_VERSION,
+        "corpus": {},
+        "concepts": {f"C{c:02d}": f"concept {c}" for c in range(1, concepts + 1)},
+    }
+    suite = suites.Suite("frozen", "en", codes, "cldr", variants)
+    paths = run_folder.RunPaths(folder)
+    stimuli.save_manifest(paths.manifest, Manifest(suite, metadata, (*probes, *parallel)))
+    manifest = stimuli.load_manifest(paths.manifest)
+    plant = planted.Plant(
+        concept=planted.strength(np.array([0.1, 0.3, 0.5, 0.5, 0.2, 0.2])),
+        sentence=np.zeros(6),
+        anisotropy=np.full(6, 4.0),
+        n=concepts,
+        wordings=wordings,
+        hidden=12,
+    )
+    drawn = planted.draw(plant, 1, languages=len(codes), variants=len(variants))
+    for variant, languages in zip(variants, drawn, strict=True):
+        table = {
+            text.stimulus_id: vectors
+            for texts, k in ((probes, slice(None)), (parallel, 0))
+            for text, vectors in zip(texts, languages[:, :, k].reshape(-1, 6, 12), strict=True)
+        }
+        spans = {text.stimulus_id: table[text.stimulus_id] for text in probes}
+        vectors = {"content_mean": table, "span_mean": spans}
+        write_activations(paths.activations / variant.name, manifest, vectors)
+    config = alignment_inputs.Config(paths, None, None, None, 99, 99, 7)
+    alignment_run.run(config)
+    tree = json.loads(paths.curves.read_text("utf-8"))
+    del tree["metadata"], tree["curves"], tree["measures"]["last"], tree["measures"]["last_content"]
+    tables = {
+        path.name: path.read_text("utf-8").splitlines()
+        for path in (paths.commitment, paths.contrasts)
+    }
+    return dict(round_all(tree | tables))
+
+
+def round_all(values: Any) -> Any:
+    """Round every number to 3 significant digits."""
+    if isinstance(values, dict):
+        return {key: round_all(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [round_all(value) for value in values]
+    if isinstance(values, str) and "," in values:
+        return [round_all(number_or_text(cell)) for cell in values.split(",")]
+    return round_to_3(values) if isinstance(values, float) else values
+
+
+def number_or_text(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
 FROZEN = {
+    "analysis": Frozen(
+        "ANALYSIS_VERSION",
+        "aya_probes/alignment/run.py",
+        alignment_run.ANALYSIS_VERSION,
+        analysis_values,
+    ),
     "extraction": Frozen(
         "EXTRACTION_VERSION",
         "aya_probes/extraction/runner.py",
@@ -210,7 +295,15 @@ def reversed_corpus(corpus: Any, plain: Any = build_manifest.parallel_stimuli) -
     return list(plain(corpus)[::-1])
 
 
+def without_correction(similarity: np.ndarray, plain: Any = measures.alignment) -> np.ndarray:
+    n = similarity.shape[-1]
+    return np.asarray(plain(similarity) * n / (n - 1))
+
+
 CHANGES: list[tuple[str, Any, str, Callable[..., Any]]] = [
+    ("analysis", measures, "alignment", without_correction),
+    ("analysis", inference, "holm", lambda p_values: p_values),
+    ("analysis", layers, "commitment_layer", lambda mean, p: 1),
     ("extraction", encoding, "sentence_end", len),
     ("extraction", encoding, "_overlaps", lambda text, token, span: token[0] == span[0]),
     ("extraction", residuals, "_hidden", amplified),
