@@ -8,12 +8,12 @@ concepts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from aya_probes import files, project
+from aya_probes import files, project, records
 from aya_probes.alignment import inference
 from aya_probes.errors import StudyError
 
@@ -33,7 +33,92 @@ CONSTANT = 1e-3  # concepts whose cosines differ by less than this have one valu
 RESAMPLES = 10_000
 
 
-def load(path: Path = PUBLISHED) -> tuple[dict[str, Any], list[str], dict[str, np.ndarray]]:
+@dataclass(frozen=True)
+class Interval:
+    """An estimate over the concepts with its 95% interval."""
+
+    estimate: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A mean difference over ``n`` concepts."""
+
+    n: int
+
+
+@dataclass(frozen=True)
+class RegionDifference(Difference):
+    """fire − earth on South Asia minus the same on Africa and West Asia."""
+
+    p_language: float
+    """Permutation of the region over languages."""
+    p_language_floor: float
+    """Smallest p that so few languages can give."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A variant's mean cosine divided by base's, minus 1, for one language."""
+
+    own_peaks: Interval
+    """Each at its own best layer, as the original compared them."""
+    layers_compared: tuple[int, int]
+    """These two layers: the variant's and base's."""
+    at_its_peak: Interval
+    """Both at the variant's best layer."""
+    at_matched_layer: Interval
+    """Both at ``MATCHED_LAYER``."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The cosine at layer 0."""
+
+    cosine: float
+    constant: bool
+    """All concepts have the same one: the input, not the model, is alike."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The best layer of a language, the embedding and the final norm left out."""
+
+    layer: int
+    cosine: float
+    norm_step: float
+    """What the final norm adds to the cosine of the last block."""
+
+
+@dataclass(frozen=True)
+class Reanalysis:
+    """``results/published_reanalysis.json``: what follows from the published curves."""
+
+    __pydantic_config__ = records.STRICT
+
+    source: str
+    what: str
+    layers: str
+    """What the layers of the published file are."""
+    seed: int
+    n_bootstrap: int
+    code_sha256: str
+    matched_layer: int
+    claims: dict[str, dict[str, Claim]]
+    """By fine-tuned variant and language."""
+    difference: dict[str, dict[str, Difference]]
+    """Variant − base at the matched layer, by variant and language."""
+    difference_in_differences: dict[str, RegionDifference]
+    """At the matched layer, and over all blocks."""
+    layer_0: dict[str, dict[str, Start]]
+    """By variant and language."""
+    peaks: dict[str, dict[str, Peak]]
+    """By variant and language."""
+
+
+def load(path: Path = PUBLISHED) -> tuple[dict[str, str], list[str], dict[str, np.ndarray]]:
     """Return metadata, languages and cosines ``{variant: [concept, language, layer]}``.
 
     Raises StudyError where the file is missing or its curves do not fill a box.
@@ -49,131 +134,136 @@ def load(path: Path = PUBLISHED) -> tuple[dict[str, Any], list[str], dict[str, n
             for variant, concepts in curves.items()
         }
         shapes = {values.shape for values in cosines.values()}
-        metadata = dict(raw["metadata"])
+        metadata = {key: str(raw["metadata"][key]) for key in ("source", "what", "layers")}
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise StudyError(
             f"{path}: curves: not variant -> concept -> language -> layers "
             f"({error}); restore it with: {MAKE}"
         ) from None
-    if len(shapes) != 1 or not {"base", *FINE_TUNED} <= set(cosines):
+    whole = all(np.isfinite(values).all() for values in cosines.values())
+    if len(shapes) != 1 or not {"base", *FINE_TUNED} <= set(cosines) or not whole:
         raise StudyError(
-            f"{path}: curves: variants differ in shape or are missing; restore it with: {MAKE}"
+            f"{path}: curves: variants differ in shape, are missing or hold a number that is not "
+            f"finite; restore it with: {MAKE}"
         )
     return metadata, languages, cosines
 
 
-def _estimate(values: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
+def _round(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _difference(values: np.ndarray, weights: np.ndarray) -> Difference:
     """Return the mean over concepts ``[n]`` with its interval."""
     lower, upper = inference.expanded_interval(values, weights)
-    return {
-        "estimate": files.finite(float(values.mean()), 4),
-        "lower": files.finite(float(lower), 4),
-        "upper": files.finite(float(upper), 4),
-        "n": len(values),
-    }
+    return Difference(
+        _round(float(values.mean())), _round(float(lower)), _round(float(upper)), len(values)
+    )
 
 
-def _ratio(top: np.ndarray, bottom: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
+def _ratio(top: np.ndarray, bottom: np.ndarray, weights: np.ndarray) -> Interval:
     """Return mean(top) / mean(bottom) − 1 with its bootstrap interval over concepts."""
     draws = (weights @ top) / (weights @ bottom) - 1
     lower, upper = np.quantile(draws, [0.025, 0.975])
-    return {
-        "estimate": files.finite(float(top.mean() / bottom.mean() - 1), 4),
-        "lower": files.finite(float(lower), 4),
-        "upper": files.finite(float(upper), 4),
-    }
+    return Interval(
+        _round(float(top.mean() / bottom.mean() - 1)), _round(float(lower)), _round(float(upper))
+    )
 
 
-def analyse(languages: Sequence[str], cosines: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
-    """Return every number of the re-analysis (docs/artifacts.md)."""
+def analyse(seed: int, path: Path = PUBLISHED) -> Reanalysis:
+    """Return every number of the re-analysis; raises StudyError as ``load`` does."""
+    metadata, languages, cosines = load(path)
     weights = inference.resample_weights(len(cosines["base"]), RESAMPLES, seed)
-    last = cosines["base"].shape[2] - 1
     peaks = {name: _peaks(languages, values) for name, values in cosines.items()}
-    found: dict[str, Any] = {"claims": {}, "difference": {}, "peaks": peaks}
-    found["layer_0"] = {name: _layer_0(languages, values) for name, values in cosines.items()}
+    claims: dict[str, dict[str, Claim]] = {}
+    differences: dict[str, dict[str, Difference]] = {}
     for variant in FINE_TUNED:
-        claims, differences = {}, {}
+        claims[variant], differences[variant] = {}, {}
         for position, code in enumerate(languages):
             own, base = cosines[variant][:, position], cosines["base"][:, position]
-            peak, base_peak = (peaks[name][code]["layer"] for name in (variant, "base"))
+            peak, base_peak = (peaks[name][code].layer for name in (variant, "base"))
             at_matched = own[:, MATCHED_LAYER], base[:, MATCHED_LAYER]
-            claims[code] = {
-                "own_peaks": _ratio(own[:, peak], base[:, base_peak], weights),
-                "layers_compared": [peak, base_peak],
-                "at_its_peak": _ratio(own[:, peak], base[:, peak], weights),
-                "at_matched_layer": _ratio(*at_matched, weights),
-            }
-            differences[code] = _estimate(at_matched[0] - at_matched[1], weights)
-        found["claims"][variant], found["difference"][variant] = claims, differences
-    found["difference_in_differences"] = _regions(languages, cosines, weights, last)
-    found["matched_layer"] = MATCHED_LAYER
-    return found
+            claims[variant][code] = Claim(
+                own_peaks=_ratio(own[:, peak], base[:, base_peak], weights),
+                layers_compared=(peak, base_peak),
+                at_its_peak=_ratio(own[:, peak], base[:, peak], weights),
+                at_matched_layer=_ratio(*at_matched, weights),
+            )
+            differences[variant][code] = _difference(at_matched[0] - at_matched[1], weights)
+    return Reanalysis(
+        source=metadata["source"],
+        what=metadata["what"],
+        layers=metadata["layers"],
+        seed=seed,
+        n_bootstrap=RESAMPLES,
+        code_sha256=project.source_hash(),
+        matched_layer=MATCHED_LAYER,
+        claims=claims,
+        difference=differences,
+        difference_in_differences=_regions(languages, cosines, weights),
+        layer_0={name: _layer_0(languages, values) for name, values in cosines.items()},
+        peaks=peaks,
+    )
 
 
-def _layer_0(languages: Sequence[str], values: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Return the cosine at layer 0 by language, and whether all concepts have the same one."""
+def _layer_0(languages: Sequence[str], values: np.ndarray) -> dict[str, Start]:
     start = values[:, :, 0]
     return {
-        code: {
-            "cosine": files.finite(float(start[:, n].mean()), 4),
-            "constant": bool(np.ptp(start[:, n]) < CONSTANT),
-        }
+        code: Start(_round(float(start[:, n].mean())), bool(np.ptp(start[:, n]) < CONSTANT))
         for n, code in enumerate(languages)
     }
 
 
-def _peaks(languages: Sequence[str], values: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Return the best layer by language, the embedding and the final norm left out."""
+def _peaks(languages: Sequence[str], values: np.ndarray) -> dict[str, Peak]:
     means = values.mean(0)
     last = means.shape[1] - 1
     return {
-        code: {
-            "layer": int(mean[1:last].argmax()) + 1,
-            "cosine": files.finite(float(mean[1:last].max()), 4),
-            "norm_step": files.finite(float(mean[last] - mean[last - 1]), 4),
-        }
+        code: Peak(
+            layer=int(mean[1:last].argmax()) + 1,
+            cosine=_round(float(mean[1:last].max())),
+            norm_step=_round(float(mean[last] - mean[last - 1])),
+        )
         for code, mean in zip(languages, means, strict=True)
     }
 
 
 def _regions(
-    languages: Sequence[str], cosines: dict[str, np.ndarray], weights: np.ndarray, last: int
-) -> dict[str, Any]:
-    """Return fire − earth on South Asia minus the same on Africa and West Asia."""
+    languages: Sequence[str], cosines: dict[str, np.ndarray], weights: np.ndarray
+) -> dict[str, RegionDifference]:
     chosen = [languages.index(code) for code in (*SOUTH_ASIA, *AFRICA_WEST_ASIA)]
     targeted = np.arange(len(chosen)) < len(SOUTH_ASIA)
     gap = (cosines["fire"] - cosines["earth"])[:, chosen]
+    blocks = list(range(1, gap.shape[2] - 1))
     result = {}
-    for name, layers in (("matched_layer", [MATCHED_LAYER]), ("all_blocks", list(range(1, last)))):
+    for name, layers in (("matched_layer", [MATCHED_LAYER]), ("all_blocks", blocks)):
         here = gap[:, :, layers].mean(2)
         p, floor = inference.label_permutation_p(here.mean(0), targeted)
-        result[name] = {
-            **_estimate(here[:, targeted].mean(1) - here[:, ~targeted].mean(1), weights),
-            "p_language": files.finite(p, 4),
-            "p_language_floor": files.finite(floor, 4),
-        }
+        found = _difference(here[:, targeted].mean(1) - here[:, ~targeted].mean(1), weights)
+        result[name] = RegionDifference(
+            found.estimate, found.lower, found.upper, found.n, _round(p), _round(floor)
+        )
     return result
 
 
-def ratio_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def ratio_table(found: Reanalysis) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the published headline ratios, per language."""
 
-    def ratio(entry: dict[str, float]) -> str:
-        return f"{entry['estimate']:+.0%} [{entry['lower']:+.0%}, {entry['upper']:+.0%}]"
+    def ratio(entry: Interval) -> str:
+        return f"{entry.estimate:+.0%} [{entry.lower:+.0%}, {entry.upper:+.0%}]"
 
     header, rows = ["language"], []
-    for variant in ("fire", "earth"):
+    for variant in FINE_TUNED:
         header += [
             f"{variant} / base, own peaks (layers)",
-            f"{variant} / base, layer {found['matched_layer']}",
+            f"{variant} / base, layer {found.matched_layer}",
         ]
-    for code in found["claims"]["fire"]:
+    for code in found.claims[FINE_TUNED[0]]:
         line = [code]
-        for variant in ("fire", "earth"):
-            entry = found["claims"][variant][code]
-            layers = " vs ".join(map(str, entry["layers_compared"]))
-            line += [f"{ratio(entry['own_peaks'])} ({layers})", ratio(entry["at_matched_layer"])]
-        start = found["layer_0"]["base"][code]
-        fixed = ", the same for all concepts" if start["constant"] else ""
-        rows.append([*line, f"{start['cosine']:.2f}{fixed}"])
+        for variant in FINE_TUNED:
+            claim = found.claims[variant][code]
+            layers = " vs ".join(map(str, claim.layers_compared))
+            line += [f"{ratio(claim.own_peaks)} ({layers})", ratio(claim.at_matched_layer)]
+        start = found.layer_0["base"][code]
+        fixed = ", the same for all concepts" if start.constant else ""
+        rows.append([*line, f"{start.cosine:.2f}{fixed}"])
     return [*header, "base, cosine at layer 0"], rows

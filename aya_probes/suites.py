@@ -23,6 +23,7 @@ LANGUAGE_FILE = project.ROOT / "data" / "languages.toml"
 DEFAULT_SUITE = "mini"
 ROLES = ("base", "control", "regional", "untrained")
 CORPORA = ("flores", "cldr")
+Table = dict[str, Any]  # a TOML table as it was read
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Suite:
         """Return the variants that play ``role``."""
         return [variant for variant in self.variants if variant.role == role]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Table:
         """Return the suite as plain JSON types, for the manifest."""
         plain = _plain(asdict(self))
         if not self.allow_cpu:  # as in manifests written before this key
@@ -125,10 +126,10 @@ class Suite:
         return plain
 
     @classmethod
-    def from_dict(cls, raw: dict[str, Any], source: str) -> Suite:
+    def from_dict(cls, raw: Table, source: str) -> Suite:
         """Rebuild a suite from a manifest; ``source`` names the file in errors."""
         entries = raw.get("variants", [])
-        tables: dict[str, Any] = {}
+        tables: Table = {}
         for entry in entries if isinstance(entries, list) else []:
             name = entry.get("name") if isinstance(entry, dict) else None
             if not isinstance(name, str) or name in tables:
@@ -188,7 +189,7 @@ def _suite_path(name_or_path: str, folder: Path = Path()) -> Path | None:
     return SUITE_DIR / f"{name_or_path}.toml" if name_or_path in suite_names() else None
 
 
-def _read_suite(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+def _read_suite(path: Path, children: tuple[Path, ...]) -> Table:
     """Return what a suite file says, and what it extends; ``children`` are the files on the way."""
     raw = _check_types(_read_toml(path), {**_SUITE_TYPES, **_INHERITANCE_TYPES}, str(path))
     parent, defaults = raw.pop("extends", None), raw.pop("defaults", {})
@@ -205,7 +206,7 @@ def _read_suite(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     return {**base, **raw, "variants": base.get("variants", {}) | raw.get("variants", {})}
 
 
-def _read_parent(parent: str, path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+def _read_parent(parent: str, path: Path, children: tuple[Path, ...]) -> Table:
     found, line = _suite_path(parent, path.parent), (*children, path.resolve())
     if found is None:
         valid = errors.unknown("suite", parent, suite_names())
@@ -218,7 +219,7 @@ def _read_parent(parent: str, path: Path, children: tuple[Path, ...]) -> dict[st
         raise errors.StudyError(f"{path}: extends: {error}") from None
 
 
-def _locate(variant: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _locate(variant: Table, folder: Path) -> Table:
     """Return a variant's table with its paths, which start at ``folder``, spelled portably."""
     paths = {
         key: _portable(folder / variant[key])
@@ -245,7 +246,7 @@ def resolve_path(path: str) -> Path:
     return Path(path) if Path(path).is_absolute() else project.ROOT / path
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> Table:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -285,7 +286,7 @@ _VARIANT_TYPES = {
 }
 
 
-def _check_types(raw: dict[str, Any], types: dict[str, type], where: str) -> dict[str, Any]:
+def _check_types(raw: Table, types: dict[str, type], where: str) -> Table:
     clean = {key: value for key, value in raw.items() if value is not None}
     for key, value in clean.items():
         if key not in types:
@@ -309,7 +310,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _parse_suite(raw: dict[str, Any], source: str) -> Suite:
+def _parse_suite(raw: Table, source: str) -> Suite:
     raw = _check_types(raw, _SUITE_TYPES, source)
     for key in ("name", "pivot", "languages", "corpus", "variants"):
         if not raw.get(key):

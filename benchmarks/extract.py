@@ -72,7 +72,7 @@ def make_case(name: str, subject: Subject, stimuli: list[Stimulus]) -> Case:
 
 
 def reference(case: Case) -> dict[int, np.ndarray]:
-    """Return float64 vectors of the checked texts, ``text -> [row 0..L+1, pooling, hidden]``."""
+    """Return float64 vectors of the checked texts, ``text -> [capture point, pooling, hidden]``."""
     loaded = case.subject.loaded
     exact = loading.wrap(
         copy.deepcopy(loaded.causal_lm).double(), loaded.tokenizer, loaded.device, torch.float64
@@ -80,9 +80,9 @@ def reference(case: Case) -> dict[int, np.ndarray]:
     vectors = {}
     for number in case.checked:
         item = case.texts[number]
-        with residuals.capture(exact, lambda hidden: hidden.clone()) as rows:
+        with residuals.capture(exact, lambda hidden: hidden.clone()) as captured:
             residuals.forward(exact, torch.tensor([item.token_ids]))
-        stacked = torch.cat([rows[row] for row in sorted(rows)])
+        stacked = torch.cat([captured[point] for point in sorted(captured)])
         pooled = [
             stacked[:, item.positions(name) or [0]].mean(1) * bool(item.positions(name))
             for name in poolings.POOLINGS
@@ -92,12 +92,12 @@ def reference(case: Case) -> dict[int, np.ndarray]:
 
 
 def errors(
-    kept: dict[int, np.ndarray], exact: dict[int, np.ndarray], sees_row_l: bool
+    kept: dict[int, np.ndarray], exact: dict[int, np.ndarray], sees_layer_l: bool
 ) -> dict[str, float]:
-    """Return the largest relative and cosine error over texts, rows and poolings."""
+    """Return the largest relative and cosine error over texts, layers and poolings."""
     relative, cosine = [0.0], [0.0]
     for number, wanted in exact.items():
-        right = wanted if sees_row_l else np.delete(wanted, -2, axis=0)
+        right = wanted if sees_layer_l else np.delete(wanted, -2, axis=0)
         found = kept[number].astype(np.float64)
         norm = np.linalg.norm(right, axis=-1)
         there = norm > 0
@@ -169,20 +169,19 @@ def measure(
     """Run every way in every round, in an order that turns; return one record a way."""
     runs: dict[str, Callable[[], object]] = {}
     kept: dict[str, dict[int, np.ndarray]] = {}
-    rows: dict[str, dict[str, Any]] = {}
+    records: dict[str, dict[str, Any]] = {}
     subjects = {"ours": case.subject, "ours_bf16": models.as_dtype(case.subject, torch.bfloat16)}
     with tempfile.TemporaryDirectory() as scratch:
         ours = {
-            name: Ours(case, Path(scratch) / name) for name in ("ours", "ours_bf16")
-            if name in ways
-        }  # fmt: skip
+            name: Ours(case, Path(scratch) / name) for name in ("ours", "ours_bf16") if name in ways
+        }
         for name, one in ours.items():
             runs[name] = lambda one=one, subject=subjects[name]: one.run(subject)  # type: ignore[misc]
         for name in (name for name in ways if name in peers.WAYS):
             try:
                 way = peers.WAYS[name][1](case.subject)
             except peers.Skip as reason:
-                rows[name] = {"skip": str(reason)}
+                records[name] = {"skip": str(reason)}
                 say(f"{peers.WAYS[name][0]:<24} SKIP: {reason}")
                 continue
             kept[name] = {}
@@ -193,8 +192,8 @@ def measure(
     exact = reference(case)
     weights = sum(p.numel() * 4 for p in case.subject.loaded.causal_lm.parameters())
     for name in runs:
-        rows[name] = _record(name, seconds, weights, case.tokens) | errors(
-            kept[name], exact, name.removesuffix("_bf16") in peers.SEES_ROW_L
+        records[name] = _record(name, seconds, weights, case.tokens) | errors(
+            kept[name], exact, name.removesuffix("_bf16") in peers.SEES_LAYER_L
         )
     lengths = [len(item.token_ids) for item in case.texts]
     return {
@@ -203,7 +202,7 @@ def measure(
         "tokens": case.tokens,
         "flop_per_token": _flop(case.subject),
         "lengths": [int(np.quantile(lengths, q)) for q in (0, 0.25, 0.5, 0.75, 1)],
-        "ways": rows,
+        "ways": records,
         "gflop_per_s": {
             name: machine.spread([case.tokens * _flop(case.subject) / s / 1e9 for s in values])
             for name, values in seconds["floor"].items()
@@ -292,17 +291,17 @@ def _record(
 def lines(case: dict[str, Any]) -> list[str]:
     """Return one line a way, for people."""
     out = [f"{case['label']}: {case['texts']} texts, {case['tokens']} tokens"]
-    for name, row in case["ways"].items():
+    for name, way in case["ways"].items():
         title = title_of(name)
-        if "skip" in row:
-            out.append(f"{title:<26} SKIP: {row['skip']}")
+        if "skip" in way:
+            out.append(f"{title:<26} SKIP: {way['skip']}")
             continue
-        up, share = row["speed_up"], row["floor_share"]
-        peak = row.get("extra_peak_mb", {"median": float("nan")})["median"]
+        up, share = way["speed_up"], way["floor_share"]
+        peak = way.get("extra_peak_mb", {"median": float("nan")})["median"]
         out.append(
             f"{title:<26} {up['median']:5.2f} x naive ({up['min']:.2f}-{up['max']:.2f})  "
             f"{share['median']:6.1%} of the floor  +{peak:6.1f} MB  "
-            f"rel {row['relative_error']:.1e}  cos {row['cosine_error']:.1e}"
+            f"rel {way['relative_error']:.1e}  cos {way['cosine_error']:.1e}"
         )
     return out
 

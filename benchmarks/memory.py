@@ -21,28 +21,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
 from aya_probes import project
 from aya_probes.planted.tiny import byte_tokenizer, write_study
 
 PAGE = project.ROOT / "docs" / "memory.md"
 PARAMETERS = 3_349_227_520
 SHAPE: dict[str, Any] = {
-    "vocab_size": 262_144, "hidden_size": 2048, "num_hidden_layers": 36,
+    "vocab_size": 262_144,
+    "hidden_size": 2048,
+    "num_hidden_layers": 36,
     "intermediate_size": 11_008,
-    "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 128, "sliding_window": 4096,
-    "logit_scale": 1.0, "tie_word_embeddings": True, "bos_token_id": 2, "eos_token_id": 3,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "sliding_window": 4096,
+    "logit_scale": 1.0,
+    "tie_word_embeddings": True,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
     "pad_token_id": 0,
-}  # fmt: skip
+}
 SHARD_BYTES = 2_000_000_000
 LIMIT_GIB = 9.0
 
 
 def make_model(folder: Path) -> int:
     """Write random bf16 weights of the full shape, shard by shard; returns the parameters."""
-    import torch
-    from safetensors.torch import save_file
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     config = AutoConfig.for_model("cohere2", **SHAPE, dtype="bfloat16")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -130,9 +138,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             "print(memory.make_model(pathlib.Path(sys.argv[1])))"
         )
         made = subprocess.Popen(
-            [sys.executable, "-c", code, str(Path(name) / "model")], cwd=project.ROOT,
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [sys.executable, "-c", code, str(Path(name) / "model")],
+            cwd=project.ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         out, _ = made.communicate()
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
         if made.returncode:

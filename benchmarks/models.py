@@ -23,21 +23,37 @@ VOCABULARY = 32_000  # small on purpose: a large one would flatter whoever skips
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "A": (
         "llama",
-        {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12,
-         "num_attention_heads": 8, "num_key_value_heads": 8},
+        {
+            "hidden_size": 512,
+            "intermediate_size": 2048,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 8,
+        },
     ),
     "B": (
         "cohere2",
-        {"hidden_size": 2048, "intermediate_size": 11_008, "num_hidden_layers": 4,
-         "num_attention_heads": 16, "num_key_value_heads": 4, "sliding_window": 4096,
-         "logit_scale": 1.0},
+        {
+            "hidden_size": 2048,
+            "intermediate_size": 11_008,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "sliding_window": 4096,
+            "logit_scale": 1.0,
+        },
     ),
     "tiny": (
         "llama",
-        {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
-         "num_attention_heads": 4, "num_key_value_heads": 4},
+        {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+        },
     ),
-}  # fmt: skip
+}
 LABELS = {
     "A": "A: Llama shape, hidden 512, 12 layers",
     "B": "B: Tiny Aya shape, hidden 2048/11,008, 4 of its 36 layers",

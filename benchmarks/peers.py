@@ -1,8 +1,8 @@
 """The ways that people extract hidden states, each to the same pooled vectors as ours.
 
 A way takes a subject and its tokenised texts and hands ``keep(text, vectors)`` the four poolings
-of every row it can see, ``[row, pooling, hidden]`` float32. What a library needs once (wrapping the
-model) is done before the clock starts.
+of every layer it can see, ``[layer, pooling, hidden]`` float32. What a library needs once, such as
+wrapping the model, is done before the clock starts.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Skip(Exception):
     """A peer that cannot be measured here; the message is the reason."""
 
 
-def pool(rows: torch.Tensor, item: Encoded) -> np.ndarray:
-    """Pool one text's ``[row, token, hidden]`` to ``[row, pooling, hidden]``; zero without span."""
+def pool(layers: torch.Tensor, item: Encoded) -> np.ndarray:
+    """Pool ``[layer, token, hidden]`` to ``[layer, pooling, hidden]``; zero without a span."""
     pooled = []
     for name in poolings.POOLINGS:
         positions = item.positions(name)
-        part = rows[:, positions] if positions else torch.zeros_like(rows[:, :1])
+        part = layers[:, positions] if positions else torch.zeros_like(layers[:, :1])
         pooled.append(part.float().mean(dim=1))
     return torch.stack(pooled, dim=1).numpy()
 
@@ -93,8 +93,8 @@ def _run_padded(
         with torch.inference_mode():
             out = model(ids, attention_mask=mask, output_hidden_states=True)
             for place, number in enumerate(group):
-                rows = torch.stack([hidden[place] for hidden in out.hidden_states])
-                keep(number, pool(rows, texts[number]))
+                layers = torch.stack([hidden[place] for hidden in out.hidden_states])
+                keep(number, pool(layers, texts[number]))
 
 
 def nnsight(subject: Subject) -> Way:
@@ -178,5 +178,5 @@ WAYS: dict[str, tuple[str, Callable[[Subject], Way]]] = {
     "nnsight": ("nnsight", nnsight),
     "transformer_lens": ("TransformerLens", transformer_lens),
 }
-# What a way's rows are: those that read ``hidden_states`` cannot see row L before the norm.
-SEES_ROW_L = {"nnsight", "transformer_lens", "ours"}
+# What a way's layers are: those that read ``hidden_states`` cannot see layer L before the norm.
+SEES_LAYER_L = {"nnsight", "transformer_lens", "ours"}

@@ -1,7 +1,7 @@
 """Write planted vectors as a run's real shards; and what the analysis costs at Tiny Aya's size.
 
-The size: 5 variants x 20 concepts x 3 wordings x 10 languages (45 pairs) x 38 rows, hidden 2048, no
-parallel corpus, 10,000 resamples and permutations. The vectors are seeded noise, no model's.
+The size: 5 variants x 20 concepts x 3 wordings x 10 languages (45 pairs) x 38 layers, hidden 2048,
+no parallel corpus, 10,000 resamples and permutations. The vectors are seeded noise, no model's.
 
 Writes: benchmarks/results/planted_run.json
 
@@ -25,7 +25,7 @@ from aya_probes import project, run_folder, stimuli, suites
 from aya_probes.planted.run import write_activations
 from aya_probes.stimuli import Manifest, Stimulus
 
-ROWS, HIDDEN, CONCEPTS, WORDINGS = 38, 2048, 20, 3
+LAYERS, HIDDEN, CONCEPTS, WORDINGS = 38, 2048, 20, 3
 
 
 def build(folder: Path, hidden: int) -> None:
@@ -44,7 +44,7 @@ def build(folder: Path, hidden: int) -> None:
     rng = np.random.default_rng(project.SEED)
     for name in suite.names():
         table = {
-            s.stimulus_id: rng.standard_normal((ROWS, hidden), dtype=np.float32) for s in probes
+            s.stimulus_id: rng.standard_normal((LAYERS, hidden), dtype=np.float32) for s in probes
         }
         vectors = {"content_mean": table, "span_mean": table}
         write_activations(paths.activations / name, manifest, vectors)

@@ -47,7 +47,7 @@ TAIL = """
 - The hub's Xet storage: the loopback hub serves plain HTTP. Commit, file list and hashes are
   checked the same.
 - A download interrupted by killing the process: whole files that were fetched are kept, the file
-  under way starts anew (the client names its partial file afresh each time).
+  under way starts from nothing (the client names its partial file afresh each time).
 - Modal's own service: building the image, GPUs, scheduling, its retries and timeouts, and the
   consistency of its Volumes. The client is real; what it talks to is `tests/loopback_modal.py`.
 - Disks that lie about fsync, and file systems without `flock` (the lock says so and is left out).

@@ -21,31 +21,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from aya_probes import command_line, files, project
 from aya_probes.alignment import inference, layers, measures
 from aya_probes.planted import vectors as planted
-from aya_probes.planted.vectors import ROWS, Plant
+from aya_probes.planted.vectors import LAYERS, Plant
 
 PERMUTATIONS = 999
 RESAMPLES = 1_000
 NOMINAL = 0.05
 POWER_N = (10, 20, 50, 100)
-_CODE = ("benchmarks/validation.py", "benchmarks/planted.py", "alignment_stats.py")
+Records = list[dict[str, Any]]  # lines of one table
 
 
 def _flat(alignment: float) -> np.ndarray:
-    return np.full(ROWS, planted.strength(alignment))
+    return np.full(LAYERS, planted.strength(alignment))
 
 
 def _curve(*points: tuple[int, float]) -> np.ndarray:
-    """Return concept strengths whose alignment runs linearly through (row, alignment)."""
-    rows, values = zip(*points, strict=True)
-    return planted.strength(np.interp(np.arange(ROWS), rows, values))
+    """Return concept strengths whose alignment runs linearly through (layer, alignment)."""
+    at, values = zip(*points, strict=True)
+    return planted.strength(np.interp(np.arange(LAYERS), at, values))
 
 
 def island(peak: float) -> np.ndarray:
-    """Shared between rows 6 and 12, ramps of three rows, nothing elsewhere."""
+    """Shared between layers 6 and 12, ramps of three layers, nothing elsewhere."""
     return _curve((3, 0.0), (6, peak), (12, peak), (15, 0.0))
 
 
@@ -53,14 +54,14 @@ def island(peak: float) -> np.ndarray:
 
 
 def false_positives(plant: Plant, languages: int, seed: int) -> list[float]:
-    """Return whether max-T rejects in any row: per language, and jointly over languages."""
+    """Return whether max-T rejects at any layer: per language, and jointly over languages."""
     matrix = planted.matrices(planted.draw(plant, seed, languages)[0])
     own, joint = inference.max_t(matrix, inference.permutations(plant.n, PERMUTATIONS, seed))
     return [float((own[0, 1:] <= NOMINAL).any()), float((joint[:, 1:] <= NOMINAL).any())]
 
 
 def covered(plant: Plant, truth: np.ndarray, seed: int) -> list[float]:
-    """Return the share of rows whose interval covers the truth, and the mean estimate's error."""
+    """Return the share of layers whose interval covers the truth, and the mean estimate's error."""
     values = measures.alignment(planted.matrices(planted.draw(plant, seed)[0]))[0]
     lower, upper = inference.expanded_interval(
         values, inference.resample_weights(plant.n, RESAMPLES, seed)
@@ -73,7 +74,7 @@ def covered(plant: Plant, truth: np.ndarray, seed: int) -> list[float]:
 
 
 def contrast(plant: Plant, change: np.ndarray | None, truth: float, seed: int) -> list[float]:
-    """Return whether a paired contrast at row 9 is called, and whether its interval covers."""
+    """Return whether a paired contrast at layer 9 is called, and whether its interval covers."""
     left = planted.draw(plant, seed, variants=2)
     if change is not None:
         left[1] = planted.draw(replace(plant, concept=change), seed, variants=2)[1]
@@ -86,11 +87,11 @@ def contrast(plant: Plant, change: np.ndarray | None, truth: float, seed: int) -
     return [float(p <= NOMINAL), float(lower <= truth <= upper)]
 
 
-def shape(plant: Plant, norm_as_last_row: bool, seed: int) -> list[float]:
+def shape(plant: Plant, norm_as_last_layer: bool, seed: int) -> list[float]:
     """Return the label found, one-hot over LABELS."""
     vectors = planted.draw(plant, seed)[0]
-    if norm_as_last_row:  # a final norm that takes the concept signal away
-        bare = planted.draw(replace(plant, concept=np.zeros(ROWS)), seed)[0]
+    if norm_as_last_layer:  # a final norm that takes the concept signal away
+        bare = planted.draw(replace(plant, concept=np.zeros(LAYERS)), seed)[0]
         vectors[..., -1, :] = bare[..., -1, :]
     label, _ = layers.shape_label(measures.alignment(planted.matrices(vectors))[0], seed=seed)
     return [float(label == name) for name in LABELS]
@@ -100,7 +101,7 @@ LABELS = ("RISE_PEAK_COLLAPSE", "MONOTONE_RISE", "MONOTONE_FALL", "FLAT", "UNRES
 
 
 def committed(plant: Plant, truth: tuple[int, int] | None, seed: int) -> list[float]:
-    """Return: committed at all, commitment and release within one row, concepts committed."""
+    """Return: committed at all, commitment and release within one layer, concepts committed."""
     vectors = planted.draw(plant, seed)[0]
     centred = [measures.mean_centre(v) for v in vectors]
     similarity = measures.cosines(*centred)
@@ -144,13 +145,13 @@ Run = Callable[[Callable[[int], list[float]], int], np.ndarray]
 NULL = Plant()
 
 
-def family_wise(run: Run, draws: int) -> list[dict[str, Any]]:
+def family_wise(run: Run, draws: int) -> Records:
     """False positives of max-T where no concept signal is planted."""
     plants = {
         "anisotropy, offsets (n = 20)": (NULL, 2),
         "the same, n = 10": (replace(NULL, n=10), 2),
         "with a massive dimension": (replace(NULL, massive=1_000.0), 2),
-        "independent rows": (replace(NULL, row_correlation=0.0), 2),
+        "independent layers": (replace(NULL, layer_correlation=0.0), 2),
         "jointly over 9 languages": (NULL, 10),
     }
     records = []
@@ -161,7 +162,7 @@ def family_wise(run: Run, draws: int) -> list[dict[str, Any]]:
     return records
 
 
-def coverage(run: Run, draws: int) -> list[dict[str, Any]]:
+def coverage(run: Run, draws: int) -> Records:
     """Coverage of the 95% interval of A against the population's value."""
     records = []
     for n in POWER_N:
@@ -169,12 +170,20 @@ def coverage(run: Run, draws: int) -> list[dict[str, Any]]:
             plant = replace(NULL, concept=_flat(alignment), n=n)
             truth = planted.population_alignment(plant)
             share, bias, width = run(functools.partial(covered, plant, truth), draws).mean(0)
-            records.append({"n": n, "alignment": float(truth.mean()), "coverage": share,
-                            "bias": bias, "width": width, "draws": draws})  # fmt: skip
+            records.append(
+                {
+                    "n": n,
+                    "alignment": float(truth.mean()),
+                    "coverage": share,
+                    "bias": bias,
+                    "width": width,
+                    "draws": draws,
+                }
+            )
     return records
 
 
-def contrasts(run: Run, draws: int) -> list[dict[str, Any]]:
+def contrasts(run: Run, draws: int) -> Records:
     """False positives, power and coverage of paired contrasts between variants."""
     records = []
     base = replace(NULL, concept=_flat(0.25))
@@ -190,10 +199,10 @@ def contrasts(run: Run, draws: int) -> list[dict[str, Any]]:
     return records
 
 
-def shapes(run: Run, draws: int) -> list[dict[str, Any]]:
+def shapes(run: Run, draws: int) -> Records:
     """Shape labels of planted curves."""
     flat = replace(NULL, concept=_flat(0.25))
-    aniso = np.interp(np.arange(ROWS), [0, 9, 18], [1.0, 30.0, 1.0])
+    aniso = np.interp(np.arange(LAYERS), [0, 9, 18], [1.0, 30.0, 1.0])
     rise = replace(NULL, concept=_curve((0, 0.05), (18, 0.35)))
     fall = replace(NULL, concept=_curve((0, 0.35), (18, 0.05)))
     plants: dict[str, tuple[Plant, bool, str]] = {
@@ -203,7 +212,7 @@ def shapes(run: Run, draws: int) -> list[dict[str, Any]]:
         "monotone fall": (fall, False, "MONOTONE_FALL"),
         "only anisotropy varies": (replace(flat, anisotropy=aniso), False, "FLAT"),
         "only the final norm drops it": (flat, False, "FLAT"),
-        "the same, norm taken as row L": (flat, True, "FLAT"),
+        "the same, norm taken as layer L": (flat, True, "FLAT"),
         "rise, peak, decline": (replace(NULL, concept=island(0.35)), False, "RISE_PEAK_COLLAPSE"),
     }
     records = []
@@ -217,8 +226,8 @@ def shapes(run: Run, draws: int) -> list[dict[str, Any]]:
     return records
 
 
-def layer_recovery(run: Run, draws: int) -> list[dict[str, Any]]:
-    """Recovery of the planted commitment and release rows, and the rates under the null."""
+def layer_recovery(run: Run, draws: int) -> Records:
+    """Recovery of the planted commitment and release layers, and the rates under the null."""
     records = []
     for n in POWER_N:
         for peak in (0.0, 0.1, 0.2, 0.35):
@@ -226,24 +235,31 @@ def layer_recovery(run: Run, draws: int) -> list[dict[str, Any]]:
             truth = None
             if peak:
                 mean = planted.population_alignment(plant)
-                zero = np.zeros(ROWS)
+                zero = np.zeros(LAYERS)
                 start = layers.commitment_layer(mean, zero)
                 assert start is not None
                 end = layers.release_layer(mean, zero, start)
-                truth = (start, end if end is not None else ROWS)
+                truth = (start, end if end is not None else LAYERS)
             found = run(functools.partial(committed, plant, truth), draws).mean(0)
-            records.append({
-                "n": n, "peak": peak, "truth": truth, "committed": found[0],
-                "commitment_within_1": found[1], "release_within_1": found[2],
-                "concepts_committed": found[3], "concept_rate_on_mismatched": found[4],
-                "draws": draws,
-            })  # fmt: skip
+            records.append(
+                {
+                    "n": n,
+                    "peak": peak,
+                    "truth": truth,
+                    "committed": found[0],
+                    "commitment_within_1": found[1],
+                    "release_within_1": found[2],
+                    "concepts_committed": found[3],
+                    "concept_rate_on_mismatched": found[4],
+                    "draws": draws,
+                }
+            )
     return records
 
 
-def decoys(run: Run, draws: int) -> list[dict[str, Any]]:
+def decoys(run: Run, draws: int) -> Records:
     """What raw cosine and the published rule find where there is no shared concept."""
-    sentence = np.full(ROWS, planted.strength(0.3))
+    sentence = np.full(LAYERS, planted.strength(0.3))
     plants = {
         "no signal, anisotropy": NULL,
         "no signal, massive dimension (BOS sink)": replace(NULL, massive=300.0),
@@ -261,7 +277,7 @@ def decoys(run: Run, draws: int) -> list[dict[str, Any]]:
     return records
 
 
-EXPERIMENTS: dict[str, Callable[[Run, int], list[dict[str, Any]]]] = {
+EXPERIMENTS: dict[str, Callable[[Run, int], Records]] = {
     "family_wise": family_wise,
     "coverage": coverage,
     "contrasts": contrasts,
@@ -280,8 +296,6 @@ def _plain(value: Any) -> Any:
 
 def compute(draws: int, jobs: int, seed: int) -> dict[str, Any]:
     """Return every experiment's records; the same seed gives the same numbers at any ``jobs``."""
-    from tqdm import tqdm
-
     tables = {}
     with ProcessPoolExecutor(jobs) as pool:
 
@@ -308,17 +322,26 @@ def build_parser() -> argparse.ArgumentParser:
         "benchmarks/validation.py", "Validate measures and tests on planted truth.", "seed"
     )
     parser.add_argument(
-        "--draws", type=command_line.positive_int, default=1_000, metavar="N",
-        help="draws per table row (default 1000)",
-    )  # fmt: skip
+        "--draws",
+        type=command_line.positive_int,
+        default=1_000,
+        metavar="N",
+        help="draws per line of a table (default 1000)",
+    )
     parser.add_argument(
-        "--jobs", type=command_line.positive_int, default=os.cpu_count() or 1, metavar="N",
+        "--jobs",
+        type=command_line.positive_int,
+        default=os.cpu_count() or 1,
+        metavar="N",
         help="processes (default: the number of cores)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--json", type=Path, default=project.ROOT / "docs" / "validation.json", metavar="FILE",
+        "--json",
+        type=Path,
+        default=project.ROOT / "docs" / "validation.json",
+        metavar="FILE",
         help="where the numbers go (default docs/validation.json)",
-    )  # fmt: skip
+    )
     return parser
 
 

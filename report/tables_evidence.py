@@ -7,7 +7,7 @@ from typing import Any
 from scipy import stats
 
 from aya_probes import files, project, records, suites
-from aya_probes.published import MAKE_PUBLISHED, ratio_table
+from aya_probes.published import MAKE_PUBLISHED, Reanalysis, ratio_table
 from aya_probes.results.failures import CategoryTest
 from aya_probes.run_folder import RunPaths
 from tables_alignment import markdown, number
@@ -137,21 +137,21 @@ def decoys(paths: RunPaths) -> str:
 
 def published_claims(paths: RunPaths) -> str:
     """The published headline ratios at their own peaks and at matched layers."""
-    return markdown(*ratio_table(files.load_json(paths.published, MAKE_PUBLISHED)))
+    return markdown(*ratio_table(records.load(Reanalysis, paths.published, MAKE_PUBLISHED)))
 
 
 def published_regions(paths: RunPaths) -> str:
     """Fire − earth, South Asia minus Africa and West Asia."""
-    found = files.load_json(paths.published, MAKE_PUBLISHED)["difference_in_differences"]
+    found = records.load(Reanalysis, paths.published, MAKE_PUBLISHED)
     rows = [
         [
             name.replace("_", " "),
-            f"{r['estimate']:+.3f} [{r['lower']:.3f}, {r['upper']:.3f}]",
-            number(r["p_language"]),
-            number(r["p_language_floor"]),
-            r["n"],
+            f"{r.estimate:+.3f} [{r.lower:.3f}, {r.upper:.3f}]",
+            number(r.p_language),
+            number(r.p_language_floor),
+            r.n,
         ]
-        for name, r in found.items()
+        for name, r in found.difference_in_differences.items()
     ]
     header = [
         "layers",

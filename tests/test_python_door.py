@@ -214,7 +214,9 @@ def test_p_values_are_corrected_for_all_layers() -> None:
 
 
 def test_the_studys_own_vectors_give_the_studys_answer() -> None:
-    plant = planted.Plant(concept=np.where(np.arange(planted.ROWS) >= 9, planted.strength(0.4), 0))
+    plant = planted.Plant(
+        concept=np.where(np.arange(planted.LAYERS) >= 9, planted.strength(0.4), 0)
+    )
     english, hindi = planted.draw(plant, seed=3)[0]
     found = aya_probes.alignment_by_layer(english, hindi)
     assert np.abs(found.mean[12:].mean() - 0.4) < 0.1

@@ -14,20 +14,20 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aya_probes import command_line, figures, files, project
+from aya_probes import command_line, figures, files, records
 from aya_probes.published import (
     AFRICA_WEST_ASIA,
     MATCHED_LAYER,
     PUBLISHED,
-    RESAMPLES,
     SOUTH_ASIA,
     UNTARGETED,
+    Reanalysis,
+    Start,
     analyse,
     load,
 )
@@ -57,7 +57,7 @@ class DrawnValue:
 
 
 def _draw_curves(
-    axes: Axes, code: str, cosines: dict[str, np.ndarray], start: dict[str, Any]
+    axes: Axes, code: str, cosines: dict[str, np.ndarray], start: Start
 ) -> list[DrawnValue]:
     """Draw ``{variant: [concept, layer]}`` of one language, layer 0 marked."""
     drawn = []
@@ -70,11 +70,11 @@ def _draw_curves(
             for layer, value in enumerate(mean)
         ]
     axes.axvline(MATCHED_LAYER, color="black", lw=0.6, ls=":")
-    what = "one value for all concepts" if start["constant"] else "varies over concepts"
-    axes.plot(0, start["cosine"], "x", color="#a00000", ms=9, mew=2)
+    what = "one value for all concepts" if start.constant else "varies over concepts"
+    axes.plot(0, start.cosine, "x", color="#a00000", ms=9, mew=2)
     axes.annotate(
-        f"layer 0: {start['cosine']:.2f}, {what}",
-        (0, start["cosine"]),
+        f"layer 0: {start.cosine:.2f}, {what}",
+        (0, start.cosine),
         (1.2, 0.03),
         textcoords=("data", "axes fraction"),
         color="#a00000",
@@ -85,7 +85,7 @@ def _draw_curves(
     return drawn
 
 
-def _draw_differences(axes: Axes, found: dict[str, Any]) -> list[DrawnValue]:
+def _draw_differences(axes: Axes, found: Reanalysis) -> list[DrawnValue]:
     """Draw fire − base and earth − base per language."""
     order = [*SOUTH_ASIA, *AFRICA_WEST_ASIA, *UNTARGETED]
     drawn = []
@@ -93,9 +93,10 @@ def _draw_differences(axes: Axes, found: dict[str, Any]) -> list[DrawnValue]:
         (-0.15, "fire", figures.PALETTE[1]),
         (0.15, "earth", figures.PALETTE[2]),
     ):
-        entries = [found["difference"][variant][code] for code in order]
+        entries = [found.difference[variant][code] for code in order]
         mean, lower, upper = (
-            np.array([entry[name] for entry in entries]) for name in ("estimate", "lower", "upper")
+            np.array([getattr(entry, name) for entry in entries])
+            for name in ("estimate", "lower", "upper")
         )
         places = np.arange(len(order)) + shift
         error = [mean - lower, upper - mean]
@@ -113,7 +114,7 @@ def _draw_differences(axes: Axes, found: dict[str, Any]) -> list[DrawnValue]:
 
 
 def plot(
-    languages: Sequence[str], cosines: dict[str, np.ndarray], found: dict[str, Any]
+    languages: Sequence[str], cosines: dict[str, np.ndarray], found: Reanalysis
 ) -> tuple[Figure, list[DrawnValue]]:
     """Return the figure (curves of four languages; fine-tuned − base everywhere), its numbers."""
     figure = Figure(figsize=(13, 7), layout="constrained")
@@ -121,7 +122,7 @@ def plot(
     drawn: list[DrawnValue] = []
     for axes, code in zip(grid.flat[:4], LANGUAGES, strict=True):
         here = {name: values[:, languages.index(code)] for name, values in cosines.items()}
-        drawn += _draw_curves(axes, code, here, found["layer_0"]["base"][code])
+        drawn += _draw_curves(axes, code, here, found.layer_0["base"][code])
     grid[0][0].legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 0.08))
     grid[0][0].set_ylabel("raw cosine, last token")
     drawn += _draw_differences(grid[1][1], found)
@@ -135,22 +136,22 @@ def plot(
     return figure, drawn
 
 
-def _words(axes: Axes, found: dict[str, Any]) -> None:
+def _words(axes: Axes, found: Reanalysis) -> None:
     """Write what can and cannot be decided."""
-    did = found["difference_in_differences"]["matched_layer"]
-    hindi, amharic = found["claims"]["fire"]["hi"], found["claims"]["earth"]["am"]
-    french = found["claims"]["fire"]["fr"]
+    did = found.difference_in_differences["matched_layer"]
+    hindi, amharic = found.claims["fire"]["hi"], found.claims["earth"]["am"]
+    french = found.claims["fire"]["fr"]
     lines = [
-        f"fire over base, Hindi, own peaks (layers {hindi['layers_compared'][0]} and "
-        f"{hindi['layers_compared'][1]}): {hindi['own_peaks']['estimate']:+.0%}",
-        f"  at layer {MATCHED_LAYER} of both: {hindi['at_matched_layer']['estimate']:+.0%}",
+        f"fire over base, Hindi, own peaks (layers {hindi.layers_compared[0]} and "
+        f"{hindi.layers_compared[1]}): {hindi.own_peaks.estimate:+.0%}",
+        f"  at layer {MATCHED_LAYER} of both: {hindi.at_matched_layer.estimate:+.0%}",
         f"earth over base, Amharic, layer {MATCHED_LAYER}: "
-        f"{amharic['at_matched_layer']['estimate']:+.0%}",
-        f"fire over base, French (nobody's target): {french['at_matched_layer']['estimate']:+.0%}",
+        f"{amharic.at_matched_layer.estimate:+.0%}",
+        f"fire over base, French (nobody's target): {french.at_matched_layer.estimate:+.0%}",
         "",
-        f"(fire - earth): South Asia minus Africa/W. Asia: {did['estimate']:+.3f}",
-        f"  [{did['lower']:.3f}, {did['upper']:.3f}] over concepts;",
-        f"  p = {did['p_language']:.3f} over languages (floor {did['p_language_floor']:.3f})",
+        f"(fire - earth): South Asia minus Africa/W. Asia: {did.estimate:+.3f}",
+        f"  [{did.lower:.3f}, {did.upper:.3f}] over concepts;",
+        f"  p = {did.p_language:.3f} over languages (floor {did.p_language_floor:.3f})",
         "",
         "Not decidable from these files: alignment above",
         "mismatched sentences; concept apart from sentence;",
@@ -164,18 +165,9 @@ def _words(axes: Axes, found: dict[str, Any]) -> None:
 def run(run_dir: Path, seed: int, curves: Path = PUBLISHED) -> list[Path]:
     """Analyse, draw and save; returns the paths written."""
     paths = RunPaths(run_dir)
-    metadata, languages, cosines = load(curves)
-    found = analyse(languages, cosines, seed)
-    document = {
-        "source": metadata["source"],
-        "what": metadata["what"],
-        "layers": metadata["layers"],
-        "seed": seed,
-        "n_bootstrap": RESAMPLES,
-        "code_sha256": project.source_hash(),
-        **found,
-    }
-    files.save_json(paths.published, document)
+    _, languages, cosines = load(curves)
+    found = analyse(seed, curves)
+    files.save_json(paths.published, records.to_json(found))
     figure, drawn = plot(languages, cosines, found)
     return [
         paths.published,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aya_probes import files, records
-from aya_probes.published import MAKE_PUBLISHED
+from aya_probes.published import MAKE_PUBLISHED, Reanalysis
 from aya_probes.results.alignment import Results, load_results
 from aya_probes.results.failures import FailureCase, load_failure_cases
 from aya_probes.results.tables import Contrast, Layers
@@ -24,7 +24,7 @@ class PageData:
     """None: not computed yet."""
     tokens: dict[str, Any]
     """The token audit of the probes."""
-    published: dict[str, Any] | None
+    published: Reanalysis | None
     """The re-analysis that ships with the project: the same beside every run."""
 
 
@@ -38,5 +38,5 @@ def load_data(paths: RunPaths) -> PageData:
         records.load_table(Contrast, paths.contrasts, files.MAKE_CURVES),
         list(load_failure_cases(paths.failure_cases)) if has_failures else None,
         files.load_json(paths.token_audit, files.MAKE_CURVES),
-        dict(files.load_json(published, MAKE_PUBLISHED)) if published.is_file() else None,
+        records.load(Reanalysis, published, MAKE_PUBLISHED) if published.is_file() else None,
     )

@@ -168,11 +168,11 @@ def _published_tab(data: PageData) -> None:
     if data.published is None:
         gr.Markdown(f"Not computed yet: run `{MAKE_PUBLISHED}`.")
         return
-    layer = data.published["matched_layer"]
-    region = data.published["difference_in_differences"]["matched_layer"]
+    layer = data.published.matched_layer
+    region = data.published.difference_in_differences["matched_layer"]
     gr.Markdown(
         "The **original study's** raw last-token cosines of Tiny Aya, read again; **not a run of "
-        f"this project**. Source: {data.published['source']}. Ratios of mean cosine to base, "
+        f"this project**. Source: {data.published.source}. Ratios of mean cosine to base, "
         "with 95% intervals over 20 concepts. No mismatched control was published, so that "
         "alignment itself cannot be decided from them."
     )
@@ -180,7 +180,7 @@ def _published_tab(data: PageData) -> None:
     gr.Dataframe(rows, headers=header, wrap=True)
     gr.Markdown(
         f"fire - earth at layer {layer}, South Asia minus Africa and West Asia: "
-        f"{region['estimate']:+.3f} [{region['lower']:.3f}, {region['upper']:.3f}]; exact p over "
-        f"language labels {region['p_language']:.3f}, smallest reachable "
-        f"{region['p_language_floor']:.3f}."
+        f"{region.estimate:+.3f} [{region.lower:.3f}, {region.upper:.3f}]; exact p over "
+        f"language labels {region.p_language:.3f}, smallest reachable "
+        f"{region.p_language_floor:.3f}."
     )

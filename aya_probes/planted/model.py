@@ -3,8 +3,8 @@
 Nothing is written into activations: the tokenizer has one token per word, every token has a random
 embedding, and attention writes nothing. The feed-forward part of block ``share`` recognises each
 concept's token in any language and writes the concept's direction, the same for every language; the
-feed-forward part of block ``release`` recognises that direction and takes it out again. Row i is
-the output of block i, so that concepts are shared in rows share .. release − 1.
+feed-forward part of block ``release`` recognises that direction and takes it out again. Layer i
+is the output of block i, so concepts are shared at the layers share .. release − 1.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import Cohere2Config, Cohere2ForCausalLM, PreTrainedTokenizerFast
 
 LANGUAGES = ("en", "fr", "sw", "yo")
 CONCEPTS = 16
@@ -49,34 +52,39 @@ def vocabulary() -> dict[str, int]:
 
 def tokenizer() -> Any:
     """Return a fast tokenizer with one token per word, BOS first."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
     core = Tokenizer(models.WordLevel(vocabulary(), unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     core.post_processor = processors.TemplateProcessing(
         single="<bos> $A", special_tokens=[("<bos>", 2)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>",
-        unk_token="<unk>", padding_side="left",
-    )  # fmt: skip
+        tokenizer_object=core,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        padding_side="left",
+    )
 
 
 def model(share: int, release: int, seed: int = 0) -> Any:
-    """Return the planted Cohere2; blocks are counted from 1, like rows."""
-    import torch
-    from transformers import Cohere2Config, Cohere2ForCausalLM
-
+    """Return the planted Cohere2; blocks are counted from 1, like layers."""
     words = vocabulary()
     torch.manual_seed(seed)
     planted = Cohere2ForCausalLM(
         Cohere2Config(
-            vocab_size=len(words), hidden_size=HIDDEN, num_hidden_layers=BLOCKS,
-            intermediate_size=len(LANGUAGES) * CONCEPTS, num_attention_heads=4,
-            num_key_value_heads=2, logit_scale=1.0, bos_token_id=2, eos_token_id=1, pad_token_id=0,
+            vocab_size=len(words),
+            hidden_size=HIDDEN,
+            num_hidden_layers=BLOCKS,
+            intermediate_size=len(LANGUAGES) * CONCEPTS,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            logit_scale=1.0,
+            bos_token_id=2,
+            eos_token_id=1,
+            pad_token_id=0,
         )
-    )  # fmt: skip
+    )
     rng = np.random.default_rng(seed)
 
     def directions(count: int) -> Any:
@@ -104,8 +112,6 @@ def model(share: int, release: int, seed: int = 0) -> Any:
 
 def _write(mlp: Any, keys: Any, values: Any, *, cosine: float) -> None:
     """Make an MLP add values[n] where the direction of its input has ``cosine`` with keys[n]."""
-    import torch
-
     scale = GATE / HIDDEN**0.5  # a normed input has length √h
     drive = torch.tensor(GATE * cosine)
     gain = torch.nn.functional.silu(drive) * drive
@@ -129,8 +135,11 @@ def save_suite(folder: Path, share: int, release: int) -> Path:
                     "term": concept_word(code, c),
                     "sources": ["planted"],
                     "sentences": [
-                        {"wording": k + 1, "text": sentence(code, c, k),
-                         "surface": f" {concept_word(code, c)} "}
+                        {
+                            "wording": k + 1,
+                            "text": sentence(code, c, k),
+                            "surface": f" {concept_word(code, c)} ",
+                        }
                         for k in range(WORDINGS)
                     ],
                 }
@@ -138,7 +147,7 @@ def save_suite(folder: Path, share: int, release: int) -> Path:
             },
         }
         for c in range(CONCEPTS)
-    ]  # fmt: skip
+    ]
     (folder / "probes.json").write_text(json.dumps({"concepts": concepts}), encoding="utf-8")
     (folder / "pairs.json").write_text('{"lexicons": {}, "pairs": []}', encoding="utf-8")
     suite = folder / "planted.toml"

@@ -1,13 +1,13 @@
 """Activations with known answers: what the estimators must find, and what they must not.
 
-A vector of language l, concept i, wording k at row r is
+A vector of language l, concept i, wording k at layer r is
 
     anisotropy_r · common + offset · language_l + concept_r · c_i + sentence_r · s_ik
     + own · o_li + noise_lik,r  (+ massive · e_0)
 
 with random directions of unit expected length. Only ``concept`` makes concepts align in different
 sentences; ``own`` is what a language's sentences about a concept share among themselves, and no
-evidence of anything across languages. Noise follows an AR(1) process over rows.
+evidence of anything across languages. Noise follows an AR(1) process over layers.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ import numpy as np
 
 from aya_probes.alignment import measures
 
-ROWS = 19  # rows 0..18, as of a model of 18 blocks
+LAYERS = 19  # layers 0..18, as of a model of 18 blocks
 HIDDEN = 48
 
 
 @dataclass(frozen=True)
 class Plant:
-    """What is planted; strengths are relative to noise of length 1, per row where arrays."""
+    """What is planted; strengths are relative to noise of length 1, per layer where arrays."""
 
-    concept: np.ndarray = field(default_factory=lambda: np.zeros(ROWS))
-    sentence: np.ndarray = field(default_factory=lambda: np.zeros(ROWS))
-    anisotropy: np.ndarray = field(default_factory=lambda: np.full(ROWS, 16.0))  # cosine 0.95+
+    concept: np.ndarray = field(default_factory=lambda: np.zeros(LAYERS))
+    sentence: np.ndarray = field(default_factory=lambda: np.zeros(LAYERS))
+    anisotropy: np.ndarray = field(default_factory=lambda: np.full(LAYERS, 16.0))  # cosine 0.95+
     offset: float = 3.0
     own: float = 1.0
     spread: float = 0.5  # SD of the log strength over concepts: some are shared, some hardly
     massive: float = 0.0
-    row_correlation: float = 0.9
-    identical_input: float = 0.0  # share of concepts with the same row-0 vectors everywhere
+    layer_correlation: float = 0.9
+    identical_input: float = 0.0  # share of concepts with the same layer-0 vectors everywhere
     n: int = 20
     wordings: int = 3
     hidden: int = HIDDEN
 
     @property
-    def rows(self) -> int:
+    def layers(self) -> int:
         return len(self.concept)
 
 
@@ -57,11 +57,11 @@ def _directions(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def _noise(rng: np.random.Generator, plant: Plant) -> np.ndarray:
-    """Return AR(1) noise over rows ``[n, k, r, h]``, stationary."""
-    shape = (plant.n, plant.wordings, plant.rows, plant.hidden)
-    noise, rho = _directions(rng, *shape), plant.row_correlation
-    for row in range(1, plant.rows):
-        noise[:, :, row] = rho * noise[:, :, row - 1] + np.sqrt(1 - rho**2) * noise[:, :, row]
+    """Return AR(1) noise over layers ``[n, k, r, h]``, stationary."""
+    shape = (plant.n, plant.wordings, plant.layers, plant.hidden)
+    noise, rho = _directions(rng, *shape), plant.layer_correlation
+    for layer in range(1, plant.layers):
+        noise[:, :, layer] = rho * noise[:, :, layer - 1] + np.sqrt(1 - rho**2) * noise[:, :, layer]
     return noise
 
 
@@ -80,7 +80,7 @@ def draw(plant: Plant, seed: int, languages: int = 2, variants: int = 1) -> np.n
     fixed = common + concept + sentence
     if plant.massive:
         fixed[..., 0] += plant.massive
-    out = np.empty((variants, languages, n, k, plant.rows, h), dtype=np.float32)
+    out = np.empty((variants, languages, n, k, plant.layers, h), dtype=np.float32)
     for language in range(languages):
         own = plant.own * _directions(rng, n, h)[:, None, None]
         mine = fixed + plant.offset * _directions(rng, h) + own
