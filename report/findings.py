@@ -112,7 +112,7 @@ def abstract(paths: RunPaths) -> str:
     curve = run.curve(CONCEPT, run.base, strongest)
     assert curve.peak is not None
     beside = "".join(
-        f", where {v} has {interval(run.curve(CONCEPT, v, strongest), curve.peak)}"
+        f", while `{v}` has {interval(run.curve(CONCEPT, v, strongest), curve.peak)} there"
         for v in info.by_role("untrained")
     )
     region = run.contrasts_of("region")
@@ -149,9 +149,10 @@ def finding(paths: RunPaths) -> str:
     kept = sum(c.p_holm <= 0.05 for c in region)
     return (
         f"In {info.label}, {info.n} medical concepts are shared with English in {len(starts)} of "
-        f"{len(testable)} testable languages, from layer {min(starts)} to {max(starts)} on "
-        f"(max-T p ≤ 0.05); with random weights, in {null}. Regional LoRA adapters do not "
-        f"measurably change that: {kept} of {len(region)} contrasts survive correction."
+        f"{len(testable)} testable languages (max-T p ≤ 0.05); the sharing begins between layers "
+        f"{min(starts)} and {max(starts)}, depending on the language. With random weights they are "
+        f"shared in {null}. Regional LoRA adapters do not measurably change the alignment: {kept} "
+        f"of {len(region)} contrasts survive correction for multiple comparisons."
     )
 
 

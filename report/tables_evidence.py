@@ -127,8 +127,8 @@ def decoys(paths: RunPaths) -> str:
         "raw cosine, matched",
         "raw cosine, mismatched",
         "published rule commits",
-        "`sentence` called",
-        "`concept` called",
+        "`sentence_alignment` called",
+        "`concept_alignment` called",
         "mean A",
         "draws",
     ]

@@ -167,12 +167,13 @@ def analysis_cost() -> str:
     """What the analysis costs at Tiny Aya's size, on noise."""
     cost = numbers("planted_run")
     size = (
-        "5 variants, 45 pairs, 38 layers, hidden 2048, no corpus, 10,000 resamples and permutations"
+        "5 variants, 45 language pairs, 37 layers and `final_norm`, hidden size 2048, no parallel "
+        "corpus, 10,000 resamples and permutations"
     )
     return (
-        f"`concept_alignment.py` at Tiny Aya's size ({size}), on planted noise, by "
-        f"`{COMMANDS['planted_run']}`: "
-        f"{cost['cpu_seconds']:.0f} s of CPU time, {cost['peak_gib']:.2f} GiB."
+        f"`concept_alignment.py` at Tiny Aya's size ({size}) takes "
+        f"{cost['cpu_seconds']:.0f} s of CPU time and {cost['peak_gib']:.2f} GiB of memory on "
+        f"simulated noise (`{COMMANDS['planted_run']}`)."
     )
 
 
