@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import modal_config
-from aya_probes import command_line, errors
+from aya_probes import command_line, errors, signals
 from aya_probes.run_folder import RunPaths
 
 PROG = "batch_runner.py"
@@ -84,8 +84,15 @@ def extract_remote(manifest_json: str, name: str, options: dict[str, Any]) -> di
 
 
 def run(args: argparse.Namespace, *, inside_modal: bool = False) -> None:
+    """Extract; Ctrl-C and SIGTERM are handled from before the first slow import."""
+    grace = signals.GRACE_S if args.local else MODAL_GRACE_S
+    with signals.handle_signals(PROG, grace):
+        _extract(args, inside_modal)
+
+
+def _extract(args: argparse.Namespace, inside_modal: bool) -> None:
     """Check the manifest and the names, then extract the variants that are not finished."""
-    from aya_probes import run_folder, signals, stimuli
+    from aya_probes import run_folder, stimuli
     from aya_probes.extraction import dry_run, local, modal_job, runner
 
     if args.gpu not in modal_config.GPUS:
@@ -97,13 +104,13 @@ def run(args: argparse.Namespace, *, inside_modal: bool = False) -> None:
     variants = [suite.variant(n) for n in command_line.choose("variant", asked, suite.names())]
     if args.dry_run:
         gpu = dry_run.Gpu(args.gpu, *modal_config.GPUS[args.gpu], modal_config.TIMEOUT_S)
-        return dry_run.print_estimate(manifest, variants, None if args.local else gpu)
+        dry_run.print_estimate(manifest, variants, None if args.local else gpu)
+        return
     if not args.local:
         modal_job.refuse_local_weights(manifest, variants, args.device)
     options = runner.Options(args.device, args.dtype, args.batch_size, args.overwrite)
     started = time.monotonic()
-    grace = signals.GRACE_S if args.local else MODAL_GRACE_S
-    with signals.handle_signals(PROG, grace), run_folder.lock_run(paths.run_dir, PROG):
+    with run_folder.lock_run(paths.run_dir, PROG):
         todo = runner.unfinished(paths, manifest, variants, overwrite=args.overwrite)
         if todo and args.local:
             local.extract_all(paths, manifest, todo, options)
@@ -118,7 +125,6 @@ def run(args: argparse.Namespace, *, inside_modal: bool = False) -> None:
         f"{len(variants)} variants of suite {suite.name} in {paths.activations} "
         f"({time.monotonic() - started:.0f} s)"
     )
-    return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -109,18 +109,20 @@ def page(dtype: str, found: dict[str, float], count: int) -> str:
     texts = f"{found['texts']:.0f} | {found['tokens']:,.0f} | {found['seconds']:.0f} s"
     return f"""# Memory of the full Tiny Aya shape
 
-Made by `uv run benchmarks/memory.py --work-dir DIR`: {count:,} random parameters in the published
-shape (36 blocks, hidden 2048, vocabulary 262,144), extracted by `batch_runner.py --local`.
+This page is written by `uv run benchmarks/memory.py --work-dir DIR`. The model has {count:,}
+random parameters in the published shape (36 blocks, hidden size 2048, vocabulary 262,144), and
+`batch_runner.py --local` extracts its activations.
 
 | device | dtype | peak resident memory | limit | texts | tokens | wall time |
 | --- | --- | --- | --- | --- | --- | --- |
 | CPU, {platform.machine()} | {dtype} | {peak} | {LIMIT_GIB:.0f} GiB | {texts} |
 | GPU | bf16 | not measured | 12 GiB | | | |
 
-The peak is the operating system's (`ru_maxrss`) for the whole process. It holds the weights
-(6.24 GiB in bf16, mapped from the file: rows of the embedding that no text uses are never read in),
-the libraries, and what packing and pooling need. The wall time covers start, hashing and loading
-6.7 GB, the self-check and the texts, with other jobs on the machine: not a measure of speed.
+The peak is the one that the operating system reports for the whole process (`ru_maxrss`). It
+includes the weights (6.24 GiB in bf16), the libraries, and the buffers of packing and pooling.
+The weights are memory-mapped, so rows of the embedding matrix that no text uses are never read.
+The wall time covers start-up, hashing and loading 6.7 GB, the self-check and the texts. Other
+jobs ran on the machine, so it does not measure speed.
 """
 
 

@@ -33,10 +33,10 @@ FUZZ_EXAMPLES = 300
 
 HEAD = """# Faults tried, and what happens
 
-Made by `uv run benchmarks/reliability.py`, which runs the tests marked `fault`: real processes and
-files on {machine}, fuzzing with {examples} files a loader. "as said" means that the test checked
-the outcome in the second column. The hub is a server on loopback that the real clients talk to
-(`tests/loopback_hub.py`).
+This page is written by `uv run benchmarks/reliability.py`. It runs the tests marked `fault` with
+real processes and files on {machine}, and fuzzes each loader with {examples} files. "as said"
+means that the test confirmed the outcome in the second column; "**FAILED**" means that it did
+not. The hub is a local server that the real client libraries talk to (`tests/loopback_hub.py`).
 
 | fault | outcome | result |
 | --- | --- | --- |
@@ -44,15 +44,19 @@ the outcome in the second column. The hub is a server on loopback that the real 
 TAIL = """
 ## Not covered
 
-- The hub's Xet storage: the loopback hub serves plain HTTP. Commit, file list and hashes are
-  checked the same.
-- A download interrupted by killing the process: whole files that were fetched are kept, the file
-  under way starts from nothing (the client names its partial file afresh each time).
+- The hub's Xet storage. The local hub serves plain HTTP, but commits, file lists and hashes are
+  checked in the same way.
+- Resuming a download after its process was killed. Complete files are kept, but the file that was
+  being downloaded starts from the beginning, because the client gives its partial file a new name
+  each time.
 - Modal's own service: building the image, GPUs, scheduling, its retries and timeouts, and the
-  consistency of its Volumes. The client is real; what it talks to is `tests/loopback_modal.py`.
-- Disks that lie about fsync, and file systems without `flock` (the lock says so and is left out).
-- An altered adapter is noticed where the suite gives `adapter_sha256` (the shipped suites do).
-- A cache or snapshot without symbolic links (Windows): the hub's hash of a file is not kept there.
+  consistency of its Volumes. The client is real, but it talks to `tests/loopback_modal.py`.
+- Disks that report fsync as done before the data is written.
+- File systems without `flock`. The program then runs without a lock and prints a note.
+- An altered adapter whose hash the suite does not give in `adapter_sha256`. The shipped suites
+  give it.
+- A cache or snapshot without symbolic links (Windows). The hub's hash of a file is not stored
+  there, so the file is not checked.
 """
 
 
