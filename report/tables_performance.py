@@ -177,6 +177,20 @@ def analysis_cost() -> str:
     )
 
 
+def pipeline_cost() -> str:
+    """What the README's command costs."""
+    data = numbers("pipeline_cost")
+    box = data["machine"]
+    rows = [
+        [f"{name} run", f"{run['seconds']:.0f} s", f"{run['peak_gb']:.1f} GB"]
+        for name, run in data["runs"].items()
+    ]
+    return (
+        f"`uv run pipeline.py` on {box['processor']}, {box['cores']} cores, {box['system']}, "
+        f"Python {box['python']} (`uv run benchmarks/pipeline_cost.py`):\n\n"
+    ) + markdown(["", "wall time", "peak memory of a process"], rows)
+
+
 def gpu() -> str:
     """Extraction of the full shape on a GPU."""
     data = numbers("gpu")
@@ -212,6 +226,7 @@ _FUNCTIONS = (
     extraction_mini,
     bars,
     analysis_cost,
+    pipeline_cost,
     gpu,
 )
 TABLES = {table.__name__: _or_command(table) for table in _FUNCTIONS}
