@@ -226,7 +226,7 @@ def test_the_studys_own_vectors_give_the_studys_answer() -> None:
 
 @pytest.mark.parametrize("shape", [(3, 2, 4, 8), (5, 4, 8), (5, 2, 4, 9)])
 def test_arrays_of_another_form_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"want two \[concept, wording, layer, hidden\] arrays"):
+    with pytest.raises(ValueError, match=r"two \[concept, wording, layer, hidden\] arrays"):
         aya_probes.alignment_by_layer(np.zeros(shape), np.zeros((5, 2, 4, 8)))
 
 

@@ -30,7 +30,7 @@ def test_sampled_alignment_is_the_all_pairs_one(same_wording: bool) -> None:
 def test_sampled_alignment_refuses_more_negatives_than_there_are() -> None:
     vectors = np.random.default_rng(0).normal(size=(5, 2, 3, 4))
     for negatives in (0, 5):
-        with pytest.raises(ValueError, match="want 1 to 4"):
+        with pytest.raises(ValueError, match="must be 1 to 4"):
             measures.sampled_alignment(
                 vectors, vectors, same_wording=True, negatives=negatives, seed=0
             )

@@ -1,4 +1,4 @@
-"""Alignment: from activations to curves, commitment and contrasts.
+"""The alignment stage: from activations to curves, commitment layers and contrasts.
 
-The measures themselves, arrays in and arrays out, are in ``alignment_stats``.
+The formulas, from arrays to arrays, are in ``measures``, ``inference`` and ``layers``.
 """

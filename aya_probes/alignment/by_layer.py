@@ -9,43 +9,43 @@ import numpy as np
 from aya_probes import project
 from aya_probes.alignment import inference, measures
 
-MIN_CONCEPTS = 4  # fewer allow neither p-values nor intervals
+MIN_CONCEPTS = 4  # below this there are no p-values or intervals
 DRAWS = 10_000
 
 
 @dataclass(frozen=True)
 class LayerAlignment:
-    """Concept alignment A of two languages, by layer (ADR-007)."""
+    """Concept alignment A of two languages at every layer (ADR-007)."""
 
     mean: np.ndarray
-    """Mean A over concepts ``[layer]``: 0 is chance, 1 the most. NaN where a vector is constant."""
+    """Mean A over concepts ``[layer]``: 0 is chance, 1 the maximum. NaN for zero vectors."""
     lower: np.ndarray
     """Lower end of the 95% bootstrap interval over concepts ``[layer]``."""
     upper: np.ndarray
-    """Upper end ``[layer]``."""
+    """Upper end of the same interval ``[layer]``."""
     p: np.ndarray
-    """max-T permutation p-value ``[layer]``, corrected over all layers but the first."""
+    """Max-T permutation p-value ``[layer]``, corrected over all layers except the first."""
 
 
 def alignment_by_layer(
     left: np.ndarray, right: np.ndarray, *, seed: int = project.SEED
 ) -> LayerAlignment:
-    """Return the alignment of two arrays ``[concept, wording, layer, hidden]``, by layer.
+    """Return the alignment of two arrays ``[concept, wording, layer, hidden]`` at every layer.
 
-    ``left[i]`` and ``right[i]`` are the same concept in two languages (or two models of one width).
-    Both arrays are centred; A is the cosine of a concept with itself less its mean cosine with the
-    other concepts, over different wordings. With one wording a concept, the cosines are those of
-    that wording: then A also counts what the two sentences share besides the concept.
+    ``left[i]`` and ``right[i]`` hold the same concept in two languages, or in two models with the
+    same hidden size. Each array is mean-centred by layer. A is a concept's cosine with its
+    translation minus its mean cosine with the other concepts (``measures.alignment``), over pairs
+    of different wordings. With one wording, A also counts what else the two sentences share.
 
-    p-values come from permuting the concepts of one array, for all layers together: they are
-    corrected for having looked at every layer. The first layer (the input) is no part of that
-    maximum. Raises ValueError unless the shapes are equal, with at least 4 concepts.
+    The permutation test permutes the concepts of one array. Its p-values are corrected over all
+    layers except the first, the input of the model (``inference.max_t``). Raises ValueError unless
+    both arrays have the same shape and at least 4 concepts.
     """
     left, right = np.asarray(left, np.float32), np.asarray(right, np.float32)
     if left.ndim != 4 or left.shape != right.shape or len(left) < MIN_CONCEPTS:
         raise ValueError(
-            "want two [concept, wording, layer, hidden] arrays of one shape with at least "
-            f"{MIN_CONCEPTS} concepts, got {left.shape} and {right.shape}"
+            "expected two [concept, wording, layer, hidden] arrays of the same shape with at "
+            f"least {MIN_CONCEPTS} concepts, got {left.shape} and {right.shape}"
         )
     n, wordings = left.shape[:2]
     cosines = measures.cosines(measures.mean_centre(left), measures.mean_centre(right))

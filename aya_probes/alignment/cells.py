@@ -1,4 +1,4 @@
-"""Measures of one variant: every language pair, layer and pooling, with controls and audit."""
+"""Measure one variant: every language pair, layer and pooling, with controls and audit."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from aya_probes.results.curves import (
 )
 from aya_probes.results.run_info import RunInfo
 
-IDENTICAL_LIMIT = 0.10  # share of concepts with identical layer-0 vectors that voids a cell
-LEGACY_POOLING = "last"  # the published study's
-SHORT = {CONCEPT: "concept", SENTENCE: "sentence"}  # in the names of derived measures
+IDENTICAL_LIMIT = 0.10  # a cell with this share of identical layer-0 vectors is untestable
+LEGACY_POOLING = "last"  # of the published study
+SHORT = {CONCEPT: "concept", SENTENCE: "sentence"}  # prefixes of the derived measures
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured of one variant. Arrays are ``[layer, n]``, the final norm last."""
+    """The measures of one variant. Arrays are ``[layer, concept]``, final_norm last."""
 
     curves: Mapping[CurveKey, Curve] = field(default_factory=dict)
     agnostic: Mapping[tuple[str, str, str], Curve] = field(default_factory=dict)
@@ -46,25 +46,25 @@ class Measured:
     aligned: Mapping[str, np.ndarray] = field(default_factory=dict)
     """``concept_alignment`` A_i with the pivot, by language."""
     wins: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Share of wording pairs won both ways, by language."""
+    """Share of wording pairs in which a concept wins two-way retrieval, by language."""
     false_rates: Mapping[str, float | None] = field(default_factory=dict)
-    """Share of mismatched pairs that the per-concept commitment rule would call, by language."""
+    """Share of mismatched concept pairs that the per-concept rule would commit, by language."""
     legacy: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Raw cosine on the published study's pooling, by language."""
+    """Raw cosine with the pivot on ``LEGACY_POOLING``, by language."""
 
     def __or__(self, other: Measured) -> Measured:
         names = [item.name for item in fields(self)]
         return Measured(*({**getattr(self, n), **getattr(other, n)} for n in names))
 
     def to_results(self, info: RunInfo) -> Results:
-        """Return the part that is saved."""
+        """Return the measures that are saved."""
         return Results(
             info, self.curves, self.agnostic, self.inputs, self.tokens, cosines=self.cosines
         )
 
 
 def make_curve(table: np.ndarray, weights: np.ndarray | None, chance: float | None = None) -> Curve:
-    """Return the mean curve of ``[layer, n]``, the final norm last; no interval without weights."""
+    """Return the mean of ``table [layer, n]``; ``weights [B, n]`` give it bootstrap intervals."""
     means = table.mean(1)
     if weights is None:
         return Curve(values(means[:-1]), number(means[-1]), chance=chance)
@@ -81,7 +81,7 @@ def make_curve(table: np.ndarray, weights: np.ndarray | None, chance: float | No
 
 
 def measure(task: AlignmentInputs, variant: str, loaded: store.Activations) -> Measured:
-    """Return one variant's measures and audit."""
+    """Return all measures of one variant, and the audit of its inputs."""
     order = [task.suite.pivot, *task.others]
     shape = (len(task.concepts), len(task.wordings), loaded.plan.layer_count, -1)
     found = Measured()
@@ -105,8 +105,8 @@ def _aligned(
 ) -> Measured:
     """Measure concept and sentence alignment on one pooling.
 
-    On a measure's own pooling all pairs are measured, with inference; elsewhere the pairs with the
-    pivot, as point estimates.
+    A measure's primary pooling gets all pairs, with p-values and intervals. Other poolings get
+    point estimates of the pairs with the pivot.
     """
     usable = [name for name in PRIMARY if name != CONCEPT or len(task.wordings) > 1]
     home = [name for name in usable if PRIMARY[name] == pooling]
@@ -139,9 +139,9 @@ def _aligned(
 
 
 def _infer(task: AlignmentInputs, stack: np.ndarray, name: str, variant: str) -> Measured:
-    """Measure all pairs ``[pair, layer, n, n]``: mean, interval, p, separation.
+    """Measure all pairs of ``stack [pair, layer, n, n]``: mean, interval, p-values, separation.
 
-    The joint p-values correct over the layers of all pairs with the pivot, or of all without.
+    ``p_joint`` corrects over the layers of all pairs with the pivot, or of all other pairs.
     """
     pooling, with_pivot = PRIMARY[name], len(task.others)
     aligned = measures.alignment(stack)
@@ -149,7 +149,7 @@ def _infer(task: AlignmentInputs, stack: np.ndarray, name: str, variant: str) ->
     tested = [inference.max_t(part, task.orders) for part in families] if task.infers else []
     own, joint = (
         [table for family in tested for table in family[kind]] for kind in (0, 1)
-    )  # per pair, in the order of task.pairs
+    )  # by pair, in the order of task.pairs
     curves: dict[CurveKey, Curve] = {}
     for position, (left, right) in enumerate(task.pairs):
         curve = make_curve(aligned[position], task.resamples)
@@ -170,7 +170,7 @@ def _agnostic(
     variant: str,
     inputs: Mapping[tuple[str, str, str, str], Inputs],
 ) -> dict[tuple[str, str, str], Curve]:
-    """Return the mean over testable pairs, with the pivot and (language-agnostic) without it."""
+    """Return the mean A over the testable pairs with the pivot, and over those without it."""
     found = {}
     for family, has_pivot in (("with_pivot", True), ("without_pivot", False)):
         kept = [
@@ -188,7 +188,7 @@ def _agnostic(
 def _retrieval(
     task: AlignmentInputs, similarity: np.ndarray, name: str, variant: str, language: str
 ) -> Measured:
-    """Measure retrieval within wording pairs, of ``[layer, k, k', n, n']``."""
+    """Measure retrieval within each wording pair of ``similarity [layer, k, k', n, n']``."""
     k = similarity.shape[1]
     chosen = np.eye(k, dtype=bool) if name == SENTENCE else ~np.eye(k, dtype=bool)
     scores = measures.retrieval(similarity[:, chosen])
@@ -211,7 +211,7 @@ def _retrieval(
 def _raw_cosine(
     task: AlignmentInputs, vectors: Sequence[np.ndarray], pooling: str, variant: str
 ) -> Measured:
-    """Measure uncentred cosine with the pivot, and its mismatched control."""
+    """Measure raw (uncentred) cosine with the pivot, and its mismatched control."""
     by_layer = [
         measures.wording_mean(table[0, 1:], same_wording=True)
         for table in measures.layer_cosines(vectors, pivot_only=True)
@@ -238,7 +238,7 @@ def _raw_cosine(
 def _identical_inputs(
     task: AlignmentInputs, raw: Mapping[str, np.ndarray], pooling: str, variant: str
 ) -> dict[tuple[str, str, str, str], Inputs]:
-    """Return, per pair, the share of concepts whose layer-0 vectors are equal in some wording."""
+    """Return the share of concepts with equal layer-0 vectors in some wording, for every pair."""
     found = {}
     for left, right in task.pairs:
         same = (raw[right][:, :, 0] == raw[left][:, :, 0]).all(axis=-1).any(axis=1)
@@ -257,7 +257,7 @@ def _tokens(
     variant: str,
     false_rates: Mapping[str, float | None],
 ) -> dict[tuple[str, str], Tokens]:
-    """Return fertility, and the Jaccard overlap of the concepts' span tokens with the pivot's."""
+    """Return tokens per character, and the Jaccard overlap of span tokens with the pivot's."""
 
     def span(stimulus: str) -> set[int]:
         record = loaded.tokens[stimulus]

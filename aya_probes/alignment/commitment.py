@@ -1,7 +1,7 @@
-"""Commitment and release layers, and shapes, of one variant.
+"""Commitment layers, release layers and curve shapes of one variant.
 
-A concept is shared from its commitment layer on, and becomes language-specific again at its
-release layer (ADR-004, ADR-008).
+A concept is shared from its commitment layer on, and is language-specific again from its release
+layer on (ADR-004, ADR-008).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aya_probes.files import finite
 from aya_probes.results.curves import CONCEPT, PRIMARY, CurveKey, Inputs, Shape
 from aya_probes.results.tables import Layers
 
-LEGACY_COSINE = 0.85  # the published study's rule: raw cosine on ``last``, held for 3 layers
+LEGACY_COSINE = 0.85  # the published rule: at least this raw cosine on ``last`` at 3 layers
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class _Cell:
 
     @property
     def status(self) -> str:
-        """Why the cell has no commitment layer, or ``tested``."""
+        """``tested``, or the reason why the cell has no commitment layer."""
         if self.inputs.untestable:
             return "untestable"
         if not self.task.infers:
@@ -52,7 +52,7 @@ class _Cell:
         return "tested" if np.isfinite(self.aligned).any() else "undefined"
 
     def all_concepts(self) -> Layers:
-        """Return the layers of the mean over concepts."""
+        """Return the commitment and release layer of the mean over concepts."""
         status, layer, release = self.status, None, None
         if status == "tested" and self.aligned is not None:
             pivot = self.task.suite.pivot
@@ -70,7 +70,7 @@ class _Cell:
         )
 
     def single_concepts(self) -> list[Layers]:
-        """Return the layers of each concept: descriptive, without an error rate."""
+        """Return the commitment layer of each concept; no error rate is controlled."""
         wins = self.measured.wins.get(self.language)
         found = None if wins is None else layers.concept_commitment(wins[:-1])
         table = []
@@ -82,10 +82,10 @@ class _Cell:
         return table
 
     def _record(self, concept: str, legacy: np.ndarray) -> Layers:
-        """Return an untestable record; ``legacy [layer]`` is raw cosine, the final norm last."""
+        """Return a record with status untestable; ``legacy [layer]`` is raw cosine."""
         names = self.task.manifest.metadata["concepts"]
         shared = self.measured.tokens[self.variant, self.language].shared_tokens
-        assert shared is not None  # None is the pivot's
+        assert shared is not None  # it is None for the pivot only
         void = self._inputs(LEGACY_POOLING).untestable
         return Layers(
             variant=self.variant,
@@ -103,7 +103,7 @@ class _Cell:
 
 
 def commitment_table(task: AlignmentInputs, variant: str, measured: Measured) -> list[Layers]:
-    """Return commitment and legacy layers per language, for ALL and for each concept."""
+    """Return the layers of every language: for the mean over concepts (ALL), then by concept."""
     cells = [_Cell(task, variant, code, measured) for code in task.others]
     return [record for cell in cells for record in (cell.all_concepts(), *cell.single_concepts())]
 
@@ -111,7 +111,7 @@ def commitment_table(task: AlignmentInputs, variant: str, measured: Measured) ->
 def find_shapes(
     task: AlignmentInputs, variant: str, measured: Measured
 ) -> dict[tuple[str, str], Shape]:
-    """Return the shape of every language's curve; none below 8 concepts."""
+    """Return the shape of every language's curve; empty with fewer than 8 concepts."""
     if len(task.concepts) < MIN_SPLIT_CONCEPTS:
         return {}
     pivot = task.suite.pivot
@@ -126,7 +126,7 @@ def find_shapes(
 
 
 def shape(aligned: np.ndarray, *, seed: int, void: bool) -> Shape:
-    """Return the shape of a curve ``[layer, n]``, the final norm last; ``void``: untestable."""
+    """Return the shape of ``aligned [layer, n]``, final_norm last; ``void`` means untestable."""
     if not np.isfinite(aligned[:-1]).all():
         return Shape("UNDEFINED", None, None, None)
     label, peak = layers.shape_label(aligned[:-1], seed=seed)
@@ -136,6 +136,6 @@ def shape(aligned: np.ndarray, *, seed: int, void: bool) -> Shape:
         label="UNTESTABLE" if void else label,
         peak_layer=None if void else peak,
         norm_step=finite(float(means[-1] - means[-2])),
-        # Of a flat curve, the ratio of two noises says nothing.
+        # For a flat curve this would be a ratio of two noise values.
         retained=finite(float(means[-2]) / top) if label != "FLAT" and top > 0 else None,
     )

@@ -1,8 +1,8 @@
-"""Contrasts between variants: what post-training and region do to ``concept`` alignment.
+"""Contrasts between variants: how post-training and region change concept alignment.
 
-All are paired by concept. Each half of the concepts is read in the window ℓ* ± 2, ℓ* being the peak
-of the control variant on the other half, so that choosing the layers and reading them are
-independent. Arrays in, records out.
+All contrasts are paired by concept. Alignment is averaged over the window of layers ℓ* ± 2, where
+ℓ* is the peak of the control variant. Each half of the concepts uses the peak of the other half,
+so that choosing the window is independent of measuring in it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aya_probes.suites import Variant
 
 HALF_WINDOW = 2
 
-Curves = Mapping[tuple[str, str], np.ndarray]  # (variant, language) -> A_i [layer, n], norm last
+Curves = Mapping[tuple[str, str], np.ndarray]  # (variant, language) -> A_i [layer, n]
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,23 @@ class Difference:
     """One difference between two variants, per concept."""
 
     name: str
-    language: str  # a code, or "targets vs untargeted" for a specificity
+    language: str  # a code; "targets vs untargeted" for a specificity contrast
     window: str
     differences: np.ndarray  # [n]
-    by_language: np.ndarray | None = None  # specificity: mean difference per language …
-    targeted: np.ndarray | None = None  # … and which of them are targeted
+    by_language: np.ndarray | None = None  # specificity: mean difference [language]
+    targeted: np.ndarray | None = None  # specificity: whether it is a target [language]
 
 
 @dataclass(frozen=True)
 class Windows:
-    """The layers in which each half of the concepts is read, per language."""
+    """The window of layers for each half of the concepts, by language."""
 
     curves: Curves
     control: str
     seed: int
 
     def peaks(self, code: str) -> list[tuple[np.ndarray, int]]:
-        """Return (concepts to read, ℓ* chosen on the other ones) for both halves."""
+        """Return each half of the concepts (indices) with the peak ℓ* of the other half."""
         curve = self.curves[self.control, code][:-1]
         first, second = inference.halves(curve.shape[1], self.seed)
         return [
@@ -52,7 +52,7 @@ class Windows:
         ]
 
     def read(self, variant: str, code: str) -> np.ndarray:
-        """Return each concept's mean A over its window ``[n]``."""
+        """Return each concept's mean A over its window, ``[n]``."""
         curve = self.curves[variant, code][:-1]
         result = np.empty(curve.shape[1])
         for mine, peak in self.peaks(code):
@@ -61,7 +61,7 @@ class Windows:
         return result
 
     def text(self, code: str) -> str:
-        """Return the two windows as ``4-8 / 6-10``."""
+        """Return the two windows as text, such as ``4-8 / 6-10``."""
         last = len(self.curves[self.control, code]) - 2
         return " / ".join(
             f"{max(1, peak - HALF_WINDOW)}-{min(last, peak + HALF_WINDOW)}"
@@ -73,7 +73,7 @@ def variant_pairs(variants: Sequence[Variant]) -> tuple[str | None, list[tuple[s
     """Return the control variant and the (kind, left, right) pairs to compare.
 
     post-training = control - base, region = regional - control, trained = variant - untrained.
-    Where a run has no control, base takes its place.
+    In a run without a control variant, base replaces it.
     """
     base = next((v.name for v in variants if v.role == "base"), None)
     control = next((v.name for v in variants if v.role == "control"), base)
@@ -90,7 +90,7 @@ def variant_pairs(variants: Sequence[Variant]) -> tuple[str | None, list[tuple[s
 def compute(
     variants: Sequence[Variant], languages: Sequence[str], curves: Curves, seed: int
 ) -> list[Difference]:
-    """Return every contrast, per language and (regional variants) over targets vs untargeted."""
+    """Return every contrast by language, and the specificity contrasts of regional variants."""
     control, pairs = variant_pairs(variants)
     if control is None or not languages:
         return []
@@ -111,7 +111,7 @@ def compute(
 def _specificity(
     left: str, right: str, targets: list[str], untargeted: list[str], change: dict[str, np.ndarray]
 ) -> Difference:
-    """Return the change on the targets minus that on languages that no variant targets."""
+    """Return the mean change on the targets minus that on languages no variant targets."""
     codes = [*targets, *untargeted]
     gap = np.mean([change[c] for c in targets], 0) - np.mean([change[c] for c in untargeted], 0)
     return Difference(
@@ -126,10 +126,10 @@ def _specificity(
 
 @dataclass(frozen=True)
 class Draws:
-    """Resamples, sign flips and seed of the tests."""
+    """The random draws of the tests."""
 
-    weights: np.ndarray  # bootstrap weights over concepts, of every other interval too
-    flips: int
+    weights: np.ndarray  # bootstrap weights over concepts [B, n], the same for all intervals
+    flips: int  # number of random sign vectors
     seed: int
 
 
@@ -140,12 +140,12 @@ def contrast_table(
     untestable: Collection[str],
     draws: Draws,
 ) -> list[Contrast]:
-    """Return every contrast with its test.
+    """Return every contrast with its tests; none with fewer than 8 concepts.
 
-    Sign-flip p over concepts (two-sided), Holm over all contrasts and languages, expanded-t
-    interval. A specificity has also the exact permutation of language labels (one-sided) and the
-    smallest p that it can reach. Languages with an untestable or undefined cell are left out. With
-    fewer than 8 concepts there are none.
+    A contrast has an expanded-t interval and a two-sided sign-flip p-value over concepts, with
+    Holm's correction over all contrasts and languages. A specificity contrast also has the exact
+    one-sided permutation p-value over language labels, and the smallest value that it can reach.
+    Languages with an untestable or undefined cell are left out.
     """
     if not curves or next(iter(curves.values())).shape[1] < MIN_SPLIT_CONCEPTS:
         return []

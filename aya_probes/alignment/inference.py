@@ -1,4 +1,4 @@
-"""Permutation tests, bootstrap intervals and corrections: arrays in, arrays out."""
+"""Permutation tests, bootstrap intervals and corrections, as functions from arrays to arrays."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import itertools
 import numpy as np
 from scipy import special  # scipy.stats takes a second to import
 
-CHUNK_VALUES = 4_000_000  # float64 values of the null held at once: 32 MB
-EXACT_FLIPS = 12  # 4,096 sign vectors
-ONEHOT_CONCEPTS = 64  # up to here a one-hot matrix product beats gathering
-TIE = 1e-9  # statistics nearer than this are equal: the order of a sum decides no p-value
+CHUNK_VALUES = 4_000_000  # float64 values of the null distribution in memory at once: 32 MB
+EXACT_FLIPS = 12  # up to this n, all 2^n sign vectors are used (4,096)
+ONEHOT_CONCEPTS = 64  # up to this n, a one-hot matrix product is faster than gathering
+TIE = 1e-9  # statistics closer than this are equal, so that rounding decides no p-value
 
 
 def permutations(n: int, count: int, seed: int) -> np.ndarray:
-    """Return ``count`` random permutations of n concepts ``[count, n]``."""
+    """Return ``count`` random permutations of n concepts, ``[count, n]``."""
     return np.random.default_rng([seed, n, 1]).permuted(np.tile(np.arange(n), (count, 1)), axis=1)
 
 
 def _null_sums(flat: np.ndarray, orders: np.ndarray, n: int) -> np.ndarray:
-    """Return Σ_i C_{i,π(i)} ``[permutation, cell]`` of ``flat [n·n, cell]``."""
+    """Return Σ_i C_{i,π(i)} ``[permutation, cell]`` for the matrices C in ``flat [n·n, cell]``."""
     places = np.arange(n) * n + orders
     if n <= ONEHOT_CONCEPTS:  # one matrix product for all cells
         onehot = np.zeros((len(orders), n * n))
@@ -29,17 +29,17 @@ def _null_sums(flat: np.ndarray, orders: np.ndarray, n: int) -> np.ndarray:
 
 
 def max_t(similarity: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return max-T p-values of mean A for every pair and layer, ``[pair, l]`` each.
+    """Return max-T p-values of mean A for every pair and layer, as two arrays ``[pair, l]``.
 
-    ``similarity [pair, l, n, n]`` holds layers 0..L. The first array corrects over layers 1..L of
-    its pair, the second over those of all pairs together. Layer 0 is no part of the maximum; its
-    own p is read against the same null.
+    ``similarity [pair, l, n, n]`` holds layers 0..L, ``orders [B, n]`` the permutations. The first
+    array corrects over layers 1..L of its pair, the second over layers 1..L of all pairs. The
+    maximum leaves out layer 0, which is compared with the same null distribution.
 
-    Null: whole concepts permuted in one language, all wordings together and the same permutation
-    for every layer and pair (Westfall & Young 1993). Mean A is affine in Σ_i C_{i,π(i)}, which is
-    studentised by its exact permutation mean ΣC/n and variance Σd²/(n − 1), d being C centred by
-    row and column (Hoeffding 1951): no moment depends on which permutations were drawn, so that
-    p = (b + 1)/(B + 1) is exact at any B. NaN where a layer is undefined.
+    Under the null hypothesis, the concepts of one language are exchangeable. One permutation serves
+    all wordings, layers and pairs (Westfall & Young 1993). Mean A is affine in Σ_i C_{i,π(i)}. This
+    sum is studentised by its exact permutation mean ΣC/n and variance Σd²/(n − 1), where d is C
+    centred by row and column (Hoeffding 1951). No moment depends on the draws, so with b draws that
+    reach the observed value, p = (b + 1)/(B + 1) is exact for any B. NaN where C is undefined.
     """
     pairs, depth, n, _ = similarity.shape
     matrix = similarity.astype(np.float64)
@@ -73,17 +73,17 @@ def max_t(similarity: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def permutation_p(similarity: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """Return max-T p-values ``[l]`` of one pair's ``[l, n, n]``; see ``max_t``."""
+    """Return max-T p-values ``[l]`` of one pair's similarity ``[l, n, n]``; see ``max_t``."""
     return max_t(similarity[None], orders)[0][0]
 
 
 def label_permutation_p(values: np.ndarray, chosen: np.ndarray) -> tuple[float, float]:
-    """Return the exact one-sided p of mean(chosen) > mean(others), and the smallest reachable.
+    """Return the exact one-sided p-value of mean(chosen) > mean(others), and its lower limit.
 
-    ``values [m]`` is one number per language, ``chosen [m]`` marks the targeted ones. Null: the
-    label "targeted" is exchangeable over the languages; every assignment of as many labels is
-    enumerated, so that no p below 1 / (number of assignments) exists however large the effect.
-    Raises ValueError unless both groups have a language.
+    ``values [m]`` has one number per language; ``chosen [m]`` is True for the targeted ones. Under
+    the null hypothesis the label "targeted" is exchangeable over languages. All assignments of that
+    many labels are enumerated, so p cannot be below 1 / (number of assignments). Raises ValueError
+    if one of the two groups is empty.
     """
     size, count = len(values), int(chosen.sum())
     if not 0 < count < size:
@@ -95,17 +95,18 @@ def label_permutation_p(values: np.ndarray, chosen: np.ndarray) -> tuple[float, 
 
 
 def resample_weights(n: int, count: int, seed: int) -> np.ndarray:
-    """Return bootstrap weights over concepts ``[count, n]``, each row summing to 1."""
+    """Return bootstrap weights over concepts, ``[count, n]``; each row sums to 1."""
     return np.random.default_rng([seed, n, 2]).multinomial(n, np.full(n, 1 / n), size=count) / n
 
 
 def expanded_interval(
     values: np.ndarray, weights: np.ndarray, *, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the expanded-t percentile bootstrap interval of the mean over the last axis.
+    """Return the expanded-t bootstrap interval of the mean as (lower, upper), ``[...]`` each.
 
-    ``values [..., n]``, ``weights [B, n]``. Percentiles are widened so that the interval has the
-    length of a t interval (Hesterberg 2015, section 5.3): plain percentiles under-cover at n = 20.
+    The mean is over the last axis of ``values [..., n]``; ``weights [B, n]`` are the resamples. The
+    percentiles are widened to give the length of a t interval (Hesterberg 2015, section 5.3),
+    because plain percentile intervals are too short at n = 20.
     """
     n = values.shape[-1]
     tail = special.ndtr(np.sqrt(n / (n - 1)) * special.stdtrit(n - 1, (1 - level) / 2))
@@ -122,10 +123,10 @@ def expanded_interval(
 def sign_flip_p(
     differences: np.ndarray, *, count: int, seed: int, two_sided: bool = True
 ) -> np.ndarray:
-    """Return sign-flip p-values of mean ≠ 0 (or > 0) over the last axis of ``[…, n]``.
+    """Return sign-flip p-values ``[…]`` of mean ≠ 0 (or > 0) over the last axis of ``[…, n]``.
 
-    The same signs for every difference; all 2^n of them up to n = 12, else ``count`` random ones.
-    Null: each difference is symmetric about 0.
+    Under the null hypothesis every difference is symmetric about 0. All 2^n sign vectors are used
+    for n ≤ 12, otherwise ``count`` random ones; all cells share them. NaN where a value is NaN.
     """
     n = differences.shape[-1]
     if n <= EXACT_FLIPS:
@@ -143,7 +144,7 @@ def sign_flip_p(
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Return Holm's adjusted p-values (Holm 1979); NaN stays NaN and is not counted."""
+    """Return Holm's adjusted p-values ``[m]`` (Holm 1979); NaN stays NaN and is not counted."""
     adjusted = np.full(len(p_values), np.nan)
     known = np.flatnonzero(~np.isnan(p_values))
     largest = 0.0
@@ -154,6 +155,6 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def halves(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split n concepts at random into two halves of indices."""
+    """Return the indices of n concepts, split at random into two sorted halves."""
     order = np.random.default_rng([seed, n, 4]).permutation(n)
     return np.sort(order[: n // 2]), np.sort(order[n // 2 :])

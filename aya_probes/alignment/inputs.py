@@ -1,4 +1,4 @@
-"""What an alignment run compares: variants, languages, concepts, and the draws that all share."""
+"""What an alignment run compares (variants, languages, concepts), and its random draws."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from aya_probes.run_folder import RunPaths
 from aya_probes.stimuli import Manifest
 from aya_probes.suites import Suite
 
-MIN_CONCEPTS = 4  # for p-values and intervals
-MIN_SPLIT_CONCEPTS = 8  # two halves of 4: for shapes and contrasts
+MIN_CONCEPTS = 4  # p-values and intervals need this many
+MIN_SPLIT_CONCEPTS = 8  # shapes and contrasts need this many: two halves of 4
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a user may set of the analysis."""
+    """The settings of the analysis; None means all."""
 
     paths: RunPaths
     variants: tuple[str, ...] | None
@@ -36,7 +36,7 @@ class Config:
 
 @dataclass(frozen=True)
 class AlignmentInputs:
-    """What is compared, and the draws that every cell shares."""
+    """What is compared, and the random draws that all cells share."""
 
     manifest: Manifest
     variants: list[str]
@@ -55,7 +55,7 @@ class AlignmentInputs:
 
     @property
     def others(self) -> list[str]:
-        """The languages without the pivot."""
+        """All languages except the pivot."""
         return [code for code in self.languages if code != self.suite.pivot]
 
     @property
@@ -70,32 +70,32 @@ class AlignmentInputs:
 
     @property
     def resamples(self) -> np.ndarray | None:
-        """The bootstrap weights, or None where intervals are withheld."""
+        """The bootstrap weights, or None with too few concepts for intervals."""
         return self.weights if self.infers else None
 
     def probe_ids(self, language: str) -> list[str]:
-        """Return the probe stimuli of a language, concepts outermost."""
+        """Return the probe ids of a language, by concept and then by wording."""
         return [f"{c}-{language}-{k}" for c in self.concepts for k in self.wordings]
 
 
 def load_inputs(config: Config) -> AlignmentInputs:
     """Read the manifest and choose variants, languages and concepts.
 
-    Raises UsageError for an unknown name, StudyError for fewer than 2 concepts.
+    Raises UsageError for an unknown name, and StudyError for fewer than 2 concepts.
     """
     manifest = stimuli.load_manifest(config.paths.manifest)
     suite = manifest.suite
     languages = command_line.choose("language", config.languages, suite.languages)
     if suite.pivot not in languages or len(languages) < 2:
         raise errors.UsageError(
-            f"--languages must name {suite.pivot!r} (the pivot) and another one"
+            f"--languages must name {suite.pivot!r} (the pivot) and another language"
         )
     known = list(manifest.metadata["concepts"])
     concepts = command_line.choose("concept", config.concepts, known)
     if len(concepts) < 2:
         raise StudyError(
-            f"{config.paths.manifest}: alignment compares concepts: at least 2 are "
-            f"needed, found {len(concepts)}; {files.MAKE_MANIFEST} --concepts …"
+            f"{config.paths.manifest}: alignment needs at least 2 concepts, found {len(concepts)}; "
+            f"give more with --concepts, or regenerate it with: {files.MAKE_MANIFEST}"
         )
     wordings = sorted(
         {s.wording for s in manifest.stimuli if s.kind == "probe" and s.wording is not None}
@@ -115,46 +115,45 @@ def load_inputs(config: Config) -> AlignmentInputs:
 
 
 def choose_variants(config: Config, suite: Suite) -> list[str]:
-    """Return the variants asked for, else those with activations; a default one missing is named.
+    """Return the variants asked for, else all with activations; warns of missing default ones.
 
-    Raises UsageError for an unknown variant, StudyError if there are no activations at all.
+    Raises UsageError for an unknown variant, and StudyError if there are no activations at all.
     """
     if config.variants:
         return command_line.choose("variant", config.variants, suite.names())
     here = [v for v in suite.names() if plan_path(config.paths.activations / v).is_file()]
     if not here:
         raise StudyError(
-            f"{config.paths.activations}: no variant has a plan.json here; "
-            f"make them with: {files.MAKE_ACTIVATIONS}"
+            f"{config.paths.activations}: no activations; make them with: {files.MAKE_ACTIVATIONS}"
         )
     for name in suite.default_names():
         if name not in here:
             warn(
-                f"variant {name} has no activations: it is left out, and contrasts with it; "
+                f"variant {name} has no activations, so it and its contrasts are left out; "
                 f"make them with: {files.MAKE_ACTIVATIONS} --variants {name}"
             )
     return here
 
 
 def _warn_of_few(concepts: int, wordings: int) -> None:
-    """Say what cannot be inferred from so few concepts or wordings."""
+    """Warn of results that need more concepts or wordings."""
     if concepts < MIN_CONCEPTS:
         warn(
-            f"{concepts} concepts, at least {MIN_CONCEPTS} are needed for inference: "
-            "p-values, intervals, commitment and shapes are withheld"
+            f"{concepts} concepts: p-values, intervals and commitment layers need at least "
+            f"{MIN_CONCEPTS}, shapes and contrasts {MIN_SPLIT_CONCEPTS}; they are left out"
         )
     elif concepts < MIN_SPLIT_CONCEPTS:
         warn(
-            f"{concepts} concepts, at least {MIN_SPLIT_CONCEPTS} are needed for two halves: "
-            "shapes and contrasts are withheld"
+            f"{concepts} concepts: shapes and contrasts need at least {MIN_SPLIT_CONCEPTS} (two "
+            "halves of 4); they are left out"
         )
     if wordings < 2:
         warn(
-            "one wording per concept: `concept_alignment`, which compares different wordings, "
-            "is withheld"
+            "one wording per concept: `concept_alignment` compares different wordings; it is "
+            "left out"
         )
 
 
 def warn(message: str) -> None:
-    """Print a warning."""
+    """Print a warning to stderr."""
     print(f"warning: {message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Commitment layer, release layer and shape of an alignment curve (ADR-004, ADR-008)."""
+"""Rules for the commitment layer, release layer and shape of a curve (ADR-004, ADR-008)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from aya_probes.alignment import inference
 
 
 def first_run(holds: np.ndarray, *, start: int, length: int = 3) -> int | None:
-    """Return the first index ≥ start at which ``length`` consecutive values hold."""
+    """Return the first index ≥ ``start`` of ``length`` consecutive True values, or None."""
     for index in range(start, len(holds) - length + 1):
         if holds[index : index + length].all():
             return index
@@ -16,16 +16,16 @@ def first_run(holds: np.ndarray, *, start: int, length: int = 3) -> int | None:
 
 
 def _shared(mean: np.ndarray, p: np.ndarray, alpha: float) -> np.ndarray:
-    """Return per layer whether a concept counts as shared: max-T p ≤ alpha and A ≥ ½ max A."""
+    """Return whether concepts are shared, by layer: max-T p ≤ alpha and A ≥ ½ max A."""
     if np.isnan(mean).all():
         return np.zeros(len(mean), dtype=bool)
     return (p <= alpha) & (mean >= np.nanmax(mean) / 2)
 
 
 def commitment_layer(mean: np.ndarray, p: np.ndarray, *, alpha: float = 0.05) -> int | None:
-    """Return the commitment layer (ADR-004) of curves over layers 0..L, or None.
+    """Return the commitment layer of mean A and its max-T p (layers 0..L each), or None (ADR-004).
 
-    The smallest ℓ ≥ 1 with max-T p ≤ alpha and A ≥ ½ max A for layers ℓ, ℓ+1, ℓ+2.
+    It is the smallest ℓ ≥ 1 with p ≤ alpha and A ≥ ½ max A at layers ℓ, ℓ+1 and ℓ+2.
     """
     return first_run(_shared(mean, p, alpha), start=1)
 
@@ -33,10 +33,10 @@ def commitment_layer(mean: np.ndarray, p: np.ndarray, *, alpha: float = 0.05) ->
 def release_layer(
     mean: np.ndarray, p: np.ndarray, committed: int, *, alpha: float = 0.05
 ) -> int | None:
-    """Return the layer at which a committed concept is language-specific again, or None.
+    """Return the layer at which concepts become language-specific again, or None (ADR-008).
 
-    The smallest ℓ > ``committed`` with the rule of ``commitment_layer`` broken at layers ℓ, ℓ+1,
-    ℓ+2, or at all layers that are left. None: shared up to the last layer.
+    It is the smallest ℓ > ``committed`` at which the rule of ``commitment_layer`` fails for layers
+    ℓ, ℓ+1 and ℓ+2, or for all remaining layers. None means shared up to the last layer.
     """
     broken = np.append(~_shared(mean, p, alpha), [True, True])
     found = first_run(broken, start=committed + 1)
@@ -44,19 +44,19 @@ def release_layer(
 
 
 def concept_commitment(wins: np.ndarray) -> list[int | None]:
-    """Return each concept's first of 3 layers ≥ 1 at which it wins most wording pairs.
+    """Return each concept's first of 3 layers ≥ 1 with two-way retrieval in most wording pairs.
 
-    ``wins [l, n]`` is the share of wording pairs won both ways. Descriptive: no error rate is
-    controlled; ``mismatched_commitment`` gives the share of chance pairs that the rule calls.
+    ``wins [l, n]`` is the share of wording pairs with two-way retrieval. The rule controls no error
+    rate; ``mismatched_commitment`` estimates how often it commits mismatched pairs.
     """
     return [first_run(column > 0.5, start=1) for column in wins.T]
 
 
 def mismatched_commitment(similarity: np.ndarray) -> float:
-    """Return the share of mismatched concept pairs that the per-concept rule would commit.
+    """Return the share of mismatched concept pairs that ``concept_commitment`` would commit.
 
-    ``similarity [l, pair, n, n]`` of the wording pairs. Each (i, j ≠ i) is judged as if it were a
-    match, the true matches (i, i) taken out: what the rule calls where nothing is aligned.
+    ``similarity [l, pair, n, n]`` holds one matrix per wording pair. The true matches (i, i) are
+    removed, and each (i, j ≠ i) is tested as if it were a match. NaN if a value is undefined.
     """
     n = similarity.shape[-1]
     if np.isnan(similarity).any():
@@ -70,11 +70,11 @@ def mismatched_commitment(similarity: np.ndarray) -> float:
 
 
 def shape_label(values: np.ndarray, *, seed: int, alpha: float = 0.05) -> tuple[str, int | None]:
-    """Label a curve's shape from A_i ``[layers 0..L, n]``; returns (label, peak layer).
+    """Return (label, peak layer) of the curve of A_i ``[layers 0..L, n]``.
 
-    The peak ℓ* is chosen on one half of the concepts. Rise A(ℓ*) − A(0) and decline A(ℓ*) − A(L)
-    are tested at that layer on the other half, then swapped. A label needs both halves: choosing
-    and testing on the same concepts calls 11–19% of flat curves rise-peak-collapse.
+    One half of the concepts chooses the peak ℓ*, the other tests the rise A(ℓ*) − A(0) and the
+    decline A(ℓ*) − A(L). Then they swap, and must give the same label. With one sample for choosing
+    and testing, 11–19% of flat curves would be labelled RISE_PEAK_COLLAPSE.
     """
     first, second = inference.halves(values.shape[1], seed)
     labels = {
@@ -88,7 +88,7 @@ def shape_label(values: np.ndarray, *, seed: int, alpha: float = 0.05) -> tuple[
 
 
 def _half_label(values: np.ndarray, peak: int, seed: int, alpha: float) -> str:
-    """Label ``[l, n]`` by tests at ``peak``, a layer that other concepts chose."""
+    """Return the label of ``values [l, n]`` by sign-flip tests at ``peak``."""
     last = len(values) - 1
 
     def is_above(a: int, b: int) -> bool:

@@ -1,7 +1,7 @@
-"""Alignment measures: arrays in, arrays out.
+"""Alignment measures, as functions from arrays to arrays.
 
-Axes: ``n`` concepts, ``k`` wordings, ``l`` layers, ``h`` hidden. The definitions of this project
-are in docs/adr/007-measures.md.
+Axes: ``n`` concepts, ``k`` wordings, ``l`` layers, ``h`` hidden size. ADR-007
+(docs/adr/007-measures.md) defines and explains alignment A.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Scale to length 1 along the last axis; a zero vector becomes NaN, never a silent 0."""
+    """Return vectors scaled to length 1 along the last axis; a zero vector becomes NaN."""
     norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(norm > 0, norm, np.nan)
 
 
 def mean_centre(vectors: np.ndarray) -> np.ndarray:
-    """Subtract one language's mean over concepts and wordings per layer; ``[n, k, l, h]``.
+    """Return ``vectors [n, k, l, h]`` minus their mean over concepts and wordings at each layer.
 
-    Values that are nothing but rounding after the subtraction (constant input) become exactly 0.
+    A vector that is only rounding error after the subtraction (constant input) becomes exactly 0.
     """
     centred = vectors - vectors.mean(axis=(0, 1), keepdims=True)
     noise = 1e-6 * np.abs(vectors).max(axis=-1, keepdims=True)
@@ -30,10 +30,10 @@ def mean_centre(vectors: np.ndarray) -> np.ndarray:
 
 
 def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return cosines ``[l, k, k', n, n']`` of two languages' vectors ``[n, k, l, h]``."""
+    """Return cosines ``[l, k, k', n, n']`` of two ``[n, k, l, h]``; ValueError for other shapes."""
     if left.shape != right.shape or left.ndim != 4:
         raise ValueError(
-            f"want two [n, k, l, h] arrays of one shape, got {left.shape}, {right.shape}"
+            f"expected two [n, k, l, h] arrays of one shape, got {left.shape}, {right.shape}"
         )
     n, k, depth, h = left.shape
     a = unit(left).transpose(2, 1, 0, 3).reshape(depth, k * n, h)
@@ -44,11 +44,11 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def layer_cosines(
     vectors: Sequence[np.ndarray], *, pivot_only: bool = False
 ) -> Iterator[np.ndarray]:
-    """Yield, layer by layer, cosines between languages as ``[language, language, k, k', n, n']``.
+    """Yield cosines between languages layer by layer, ``[language, language, k, k', n, n']``.
 
-    ``vectors`` holds one ``[n, k, l, h]`` array per language. One matrix product per layer serves
-    all pairs; with ``pivot_only`` the first axis holds the first language alone. Entry [a, b] is
-    layer l of ``cosines(vectors[a], vectors[b])``.
+    ``vectors`` holds one ``[n, k, l, h]`` array per language. Entry [a, b] of the table of layer l
+    is layer l of ``cosines(vectors[a], vectors[b])``; one matrix product computes all pairs. With
+    ``pivot_only`` the first axis has only the first language.
     """
     n, k, depth, _ = vectors[0].shape
     for layer in range(depth):
@@ -60,7 +60,10 @@ def layer_cosines(
 
 
 def wording_mean(cosine: np.ndarray, *, same_wording: bool) -> np.ndarray:
-    """Average ``[…, k, k', n, n']`` over the pairs k = k' or k ≠ k'; returns ``[…, n, n']``."""
+    """Return the mean ``[…, n, n']`` of ``cosine […, k, k', n, n']`` over k = k' or over k ≠ k'.
+
+    Raises ValueError if k ≠ k' is asked for and there is one wording.
+    """
     k = cosine.shape[-3]
     chosen = np.eye(k, dtype=bool) if same_wording else ~np.eye(k, dtype=bool)
     if not chosen.any():
@@ -69,10 +72,10 @@ def wording_mean(cosine: np.ndarray, *, same_wording: bool) -> np.ndarray:
 
 
 def alignment(similarity: np.ndarray) -> np.ndarray:
-    """Return A_i ``[l, n]``: C_ii − ½(row mean + column mean over j ≠ i), of ``[l, n, n]``.
+    """Return A_i ``[…, n]`` of ``similarity`` C ``[…, n, n]`` (ADR-007); chance is 0.
 
-    Multiplied by (n − 1)/n, which removes the inflation that centring on the same n concepts puts
-    on the diagonal. 0 = a concept's translation is no closer than other concepts'.
+    A_i = (n − 1)/n · (C_ii − ½(row mean + column mean over j ≠ i)). The factor removes the bias of
+    mean-centring on the same n concepts. Raises ValueError for fewer than 2 concepts.
     """
     n = similarity.shape[-1]
     if n < 2:
@@ -84,7 +87,7 @@ def alignment(similarity: np.ndarray) -> np.ndarray:
 
 
 def separation(similarity: np.ndarray) -> np.ndarray:
-    """Return d′ ``[l]``: mean A over the standard deviation of the mismatched cosines."""
+    """Return d′ ``[l]``: mean A divided by the standard deviation of the mismatched cosines."""
     n = similarity.shape[-1]
     off = similarity[:, ~np.eye(n, dtype=bool)]
     spread = off.std(axis=-1, ddof=1)
@@ -92,18 +95,18 @@ def separation(similarity: np.ndarray) -> np.ndarray:
 
 
 def mismatched(similarity: np.ndarray) -> np.ndarray:
-    """Return each concept's mean cosine with the others ``[l, n]``: the control of raw cosine."""
+    """Return each concept's mean cosine with the others, ``[l, n]``: the control of raw cosine."""
     n = similarity.shape[-1]
     diagonal = np.diagonal(similarity, axis1=-2, axis2=-1)
     return (similarity.sum(-1) + similarity.sum(-2) - 2 * diagonal) / (2 * (n - 1))
 
 
 def retrieval(similarity: np.ndarray) -> dict[str, np.ndarray]:
-    """Return retrieval scores over the last two axes of ``[…, n, n]``, each ``[…, n]``.
+    """Return retrieval scores ``[…, n]`` of ``similarity`` C ``[…, n, n]``, by name.
 
-    ``two_way``: C_ii beats its whole row and column (MEXA, Kargaran et al. 2024), chance
-    1/(2n − 1). ``top1_forward``, ``top1_backward``: beats its row, its column. ``mrr``: mean
-    reciprocal rank of both ways. A tie is not a win.
+    ``top1_forward``: C_ii is the largest of its row. ``top1_backward``: of its column. ``two_way``:
+    of both (MEXA, Kargaran et al. 2024), chance 1/(2n − 1). ``mrr``: mean reciprocal rank over both
+    directions. A tie counts as a loss.
     """
     n = similarity.shape[-1]
     diagonal = np.diagonal(similarity, axis1=-2, axis2=-1)
@@ -121,10 +124,10 @@ def retrieval(similarity: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _hsic(k: np.ndarray, m: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return unbiased HSIC of two Gram matrices (zero diagonal), and without each item ``[n]``.
+    """Return unbiased HSIC of two ``gram`` matrices, and its leave-one-out values ``[n]``.
 
     Song et al. 2012, eq. 5: [Σ K∘M + ΣK ΣM / ((n−1)(n−2)) − 2 (K1)·(M1) / (n−2)] / (n(n−3)).
-    The leave-one-out values follow from the same sums, so that a jackknife costs O(n²).
+    The leave-one-out values follow from the same sums, so a jackknife takes O(n²) operations.
     """
     n = len(k)
     rows_k, rows_m = k.sum(0), m.sum(0)
@@ -138,14 +141,14 @@ def _hsic(k: np.ndarray, m: np.ndarray) -> tuple[float, np.ndarray]:
     whole = value(cross, sum_k, sum_m, rows_k @ rows_m, n)
     if n < 5:
         return float(whole), np.full(n, np.nan)
-    # Σ_{j≠i} (k_j − K_ij)(m_j − M_ij), k and m being row sums and the diagonals zero.
+    # Σ_{j≠i} (k_j − K_ij)(m_j − M_ij) of row sums k_j and m_j; the diagonals are zero.
     dot = rows_k @ rows_m - rows_k * rows_m - k @ rows_m - m @ rows_k + product_rows
     without = value(cross - 2 * product_rows, sum_k - 2 * rows_k, sum_m - 2 * rows_m, dot, n - 1)
     return float(whole), without
 
 
 def gram(vectors: np.ndarray) -> np.ndarray:
-    """Return the Gram matrix ``[n, n]`` of centred ``[n, h]`` vectors with a zero diagonal."""
+    """Mean-centre ``[n, h]`` vectors; return their Gram matrix ``[n, n]`` with a zero diagonal."""
     centred = vectors - vectors.mean(0)
     matrix = (centred @ centred.T).astype(np.float64)
     np.fill_diagonal(matrix, 0)
@@ -155,9 +158,9 @@ def gram(vectors: np.ndarray) -> np.ndarray:
 def unbiased_cka(k: np.ndarray, m: np.ndarray) -> tuple[float, float]:
     """Return unbiased linear CKA of two ``gram`` matrices, and its jackknife standard error.
 
-    0 in expectation for independent vectors at any n, unlike the biased form (HSIC₁ of Song et
-    al. 2012; CKA: Kornblith et al. 2019). NaN for constant vectors; the error needs n ≥ 5.
-    Raises ValueError below n = 4.
+    CKA (Kornblith et al. 2019) is computed from unbiased HSIC (Song et al. 2012), which is 0 in
+    expectation for independent vectors at any n. NaN for constant vectors; the error is NaN for
+    n < 5. Raises ValueError for n < 4.
     """
     n = len(k)
     if n < 4:
@@ -177,20 +180,20 @@ def sampled_alignment(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return A_i ``[l, n]`` and d′ ``[l]`` of centred ``[n, k, l, h]`` without all n² cosines.
 
-    For n so large that n² cosines a layer do not fit. A is exact: a concept's mean cosine with all
-    others is one product with the sum of their unit vectors. Only the spread of mismatched cosines
-    in d′ is an estimate, from ``negatives`` mismatches a concept, drawn without repetition; n − 1
-    gives ``separation`` itself. Raises ValueError unless 1 <= negatives <= n − 1.
+    For n so large that n² cosines do not fit in memory. A is exact: a concept's mean cosine with
+    the others is one product with the sum of their unit vectors. d′ is estimated from ``negatives``
+    mismatches per concept, drawn without replacement; n − 1 give ``separation``. Raises ValueError
+    unless 1 ≤ negatives ≤ n − 1, or if different wordings are asked for and there is one.
     """
     n, k, _, _ = left.shape
     if not 1 <= negatives <= n - 1:
-        raise ValueError(f"negatives: {negatives} of {n} concepts, want 1 to {n - 1}")
+        raise ValueError(f"negatives must be 1 to {n - 1} for {n} concepts, is {negatives}")
     if not same_wording and k < 2:
         raise ValueError("different wordings need at least 2 wordings per concept")
     shifts = 1 + np.random.default_rng([seed, n, 5]).permutation(n - 1)[:negatives]
 
     def mean_cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Average x_k · y_k' over the wording pairs, of ``[n or 1, k, h]``; returns ``[n]``."""
+        """Return the mean of x_k · y_k' over wording pairs ``[n]``, of ``[n or 1, k, h]``."""
         same = np.einsum("nkh,nkh->n", *np.broadcast_arrays(x, y))
         if same_wording:
             return same / k
@@ -198,13 +201,13 @@ def sampled_alignment(
         return (every - same) / (k * (k - 1))
 
     values, separations = [], []
-    for layer in range(left.shape[2]):  # memory holds one layer's unit vectors
+    for layer in range(left.shape[2]):  # to keep only one layer's unit vectors in memory
         a, b = unit(left[:, :, layer]), unit(right[:, :, layer])
         matched = mean_cosine(a, b)
         rows = (mean_cosine(a, b.sum(0, keepdims=True)) - matched) / (n - 1)
         columns = (mean_cosine(a.sum(0, keepdims=True), b) - matched) / (n - 1)
         values.append((matched - (rows + columns) / 2) * (n - 1) / n)
-        # The mean of all mismatches is known, so only their squares are sampled.
+        # The mean over all mismatches is exact; only the mean of their squares is sampled.
         off = [mean_cosine(a, np.roll(b, -shift, axis=0)) - rows.mean() for shift in shifts]
         pairs = n * (n - 1)
         spread = np.sqrt(np.square(off).mean() * pairs / (pairs - 1))

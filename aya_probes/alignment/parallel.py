@@ -1,7 +1,7 @@
-"""Alignment on the parallel corpus: sentence retrieval at large n, and unbiased CKA, with errors.
+"""Alignment on the parallel corpus: sentence retrieval and unbiased CKA, with 95% intervals.
 
-Vectors are ``content_mean``, centred by language and layer. One language is in memory at a time
-beside the pivot.
+Vectors are ``content_mean``, mean-centred by language and layer. Only the pivot and one other
+language are in memory at a time.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from aya_probes.results.curves import (
 )
 from aya_probes.stimuli import Manifest
 
-MIN_ITEMS = 5  # for the jackknife of unbiased CKA
+MIN_ITEMS = 5  # the jackknife of unbiased CKA needs this many
 POOLING = "content_mean"
 NORMAL_95 = float(special.ndtri(0.975))
 
 
 def corpus_ids(manifest: Manifest) -> dict[str, list[str]]:
-    """Return the parallel stimuli of every language in corpus order."""
+    """Return the ids of the parallel stimuli by language, in corpus order."""
     ids: dict[str, list[str]] = {}
     for s in manifest.stimuli:
         if s.kind == "parallel":
@@ -39,7 +39,7 @@ def corpus_ids(manifest: Manifest) -> dict[str, list[str]]:
 
 
 def retrieval_curve(won: np.ndarray) -> Curve:
-    """Return the rate of two-way retrieval ``[layer, n]`` with Wilson's 95% interval."""
+    """Return the rate of two-way retrieval ``won [layer, n]`` with Wilson's 95% interval."""
     n = won.shape[1]
     bounds = [
         stats.binomtest(int(layer.sum()), n).proportion_ci(method="wilson")
@@ -51,14 +51,14 @@ def retrieval_curve(won: np.ndarray) -> Curve:
 
 
 def cka_curve(table: np.ndarray, n: int) -> Curve:
-    """Return CKA of ``[layer, (estimate, jackknife error)]`` with its 95% interval."""
+    """Return CKA with its 95% interval, of ``table [layer, (estimate, jackknife error)]``."""
     estimate, error = table.T
     margin = NORMAL_95 * error
     return _curve(estimate, np.stack([estimate - margin, estimate + margin], axis=1), n, None)
 
 
 def _curve(mean: np.ndarray, bounds: np.ndarray, n: int, chance: float | None) -> Curve:
-    """Return a curve of ``[layer]`` and ``[layer, (lower, upper)]``, the final norm last."""
+    """Return a curve of ``mean [layer]`` and ``bounds [layer, 2]``, final_norm last."""
     last = values(bounds[-1])
     return Curve(
         values(mean[:-1]),
@@ -74,7 +74,7 @@ def _curve(mean: np.ndarray, bounds: np.ndarray, n: int, chance: float | None) -
 def measure(
     loaded: store.Activations, manifest: Manifest, others: Sequence[str], variant: str
 ) -> dict[CurveKey, Curve]:
-    """Return retrieval and CKA of one variant, of every language with the pivot."""
+    """Return retrieval and CKA of every language with the pivot; empty below 5 items."""
     ids, pivot = corpus_ids(manifest), manifest.suite.pivot
     if len(ids.get(pivot, ())) < MIN_ITEMS:
         return {}

@@ -1,4 +1,4 @@
-"""The alignment stage: from activations to results, recomputed only if something changed."""
+"""Run the alignment stage: compute results from activations, unless nothing changed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from aya_probes.results.run_info import Provenance, RunInfo, VariantProvenance
 from aya_probes.results.tables import Contrast, Layers
 from aya_probes.run_folder import RunPaths
 
-# Raise it when the same activations would give other numbers (ADR-012).
+# Raise this number when the same activations would give other results (ADR-012).
 ANALYSIS_VERSION = 4
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What the stage computes."""
+    """Everything that the stage computes."""
 
     results: Results
     layers: list[Layers]
@@ -40,9 +40,9 @@ class Analysis:
 
 
 def run(config: Config) -> tuple[Results, bool]:
-    """Measure and save, unless the results there were made from the same inputs.
+    """Return the results, and whether they were computed now and saved.
 
-    Returns the results, and whether they were computed now.
+    Saved results of the same inputs are loaded, unless ``config.overwrite``.
     """
     task = load_inputs(config)
     opened = {
@@ -65,9 +65,9 @@ def analyse(task: AlignmentInputs, info: RunInfo, opened: Mapping[str, Activatio
     """Measure every variant, then compare them."""
     results, layers = Results(info), list[Layers]()
     aligned: dict[tuple[str, str], np.ndarray] = {}
-    # One BLAS thread: the same bytes on any number of cores, and no time lost in waiting.
+    # With one BLAS thread the results do not depend on the number of cores; it is also faster.
     with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore", RuntimeWarning)  # NaN cells are reported below by name
+        warnings.simplefilter("ignore", RuntimeWarning)  # warn_undefined names the NaN cells
         for variant in tqdm(task.variants, unit="variant", desc="measure"):
             measured = cells.measure(task, variant, opened[variant])
             shapes = commitment.find_shapes(task, variant, measured)
@@ -88,13 +88,13 @@ def analyse(task: AlignmentInputs, info: RunInfo, opened: Mapping[str, Activatio
 def describe_run(
     task: AlignmentInputs, config: Config, opened: Mapping[str, Activations]
 ) -> RunInfo:
-    """Return what the run compares; raises StudyError unless all variants have the same depth."""
+    """Return what the run compares; raises StudyError if variants differ in depth."""
     suite, depth = task.suite, next(iter(opened.values())).plan.layers
     for name, loaded in opened.items():
         if loaded.plan.layers != depth:
             raise StudyError(
-                f"activations/{name}/plan.json: {loaded.plan.layer_count} layers, other variants "
-                f"have {len(depth)}: the variants of a suite must be one model; fix the suite file"
+                f"activations/{name}/plan.json: layers 0..{loaded.plan.layer_count - 2}, but other "
+                f"variants have 0..{len(depth) - 2}; fix the suite: all must have the same depth"
             )
     return RunInfo(
         schema_version=project.SCHEMA_VERSION,
@@ -158,25 +158,25 @@ def _variant_provenance(loaded: Activations) -> VariantProvenance:
 
 
 def _up_to_date(paths: RunPaths, inputs_sha256: str) -> Results | None:
-    """Return the results that are there if they are whole and made from the same inputs."""
+    """Return the saved results if they are complete, unaltered and of the same inputs."""
     wanted = (paths.curve_table, paths.commitment, paths.contrasts, paths.token_audit)
     if not all(map(files.matches_sum, (paths.curves, *wanted))):
         return None
     try:
         found = results_file.load_results(paths.curves)
-    except StudyError:  # of another version
+    except StudyError:  # written by another version
         return None
     return found if found.info.provenance.inputs_sha256 == inputs_sha256 else None
 
 
 def untestable_languages(results: Results) -> set[str]:
-    """Return the languages with an untestable cell in any variant, on the concept's tokens."""
+    """Return the languages that are untestable on ``span_mean`` in any variant."""
     info = results.info
     return {c for v in info.variants for c in info.others if results.is_untestable(v, c)}
 
 
 def warn_undefined(results: Results) -> None:
-    """Name the cells that have no value, one line per pooling, measure and layers."""
+    """Warn of cells without a value, in one line per pooling, measure and set of layers."""
     undefined: dict[tuple[str, str, str], dict[str, list[str]]] = {}
     for key, curve in results.curves.items():
         missing = [str(layer) for layer, value in enumerate(curve.mean) if value is None]
@@ -186,13 +186,13 @@ def warn_undefined(results: Results) -> None:
     for (pooling, measure, missing_layers), variants in undefined.items():
         named = "; ".join(f"{name}: {', '.join(codes)}" for name, codes in variants.items())
         warn(
-            f"{measure} on {pooling} is undefined (constant or zero vectors) at layer "
+            f"{measure} on {pooling} is undefined (constant or zero vectors) at layers "
             f"{missing_layers} of {named}"
         )
 
 
 def _save_token_audit(task: AlignmentInputs, paths: RunPaths) -> None:
-    """Write the probes' token pieces and flags for the page (from the first variant)."""
+    """Write the tokens of the probes for the page, from the first variant."""
     tokens = files.load_json(
         store.variant_dir(paths, task.variants[0]) / "tokens.json", files.MAKE_ACTIVATIONS
     )
@@ -210,7 +210,7 @@ def _save_token_audit(task: AlignmentInputs, paths: RunPaths) -> None:
 
 
 def summary(results: Results) -> str:
-    """Return the lines that the stage prints: what is untestable, and why."""
+    """Return the lines that the stage prints: the untestable cells, and the size of the run."""
     info, lines = results.info, []
     for pooling in dict.fromkeys(key[0] for key in results.inputs):
         cells_here = [(v, c) for v in info.variants for c in info.others]
