@@ -29,6 +29,12 @@ CHECK_TEXTS = (
     "A longer sentence about the bone, " * 4 + "in English.",
 )
 
+PACKS = {
+    "packed": "yes: texts are run together without padding",
+    "padded": "no: its attention cannot be cut at the texts, so they are padded",
+    "alone": "no: packing and padding change its vectors, so each text runs alone",
+}
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser."""
@@ -62,16 +68,16 @@ def run(args: argparse.Namespace) -> None:
     source = loading.resolve_source(variant)
     loaded = loading.load_variant(variant, source, device=device, dtype=dtype)
     texts = [*([args.text] if args.text else []), *CHECK_TEXTS]
-    packed = packs.can_pack(loaded, vectors.encode_texts(loaded, texts), variant.name)
+    batching = packs.choose_batching(loaded, vectors.encode_texts(loaded, texts), variant.name)
     found = describe.describe_model(variant, source, loaded)
-    lines = [f"{name:<15}{value}" for name, value in _model_facts(found, packed, why)]
+    lines = [f"{name:<15}{value}" for name, value in _model_facts(found, batching, why)]
     if args.text:
         lines += ["", *_text_lines(describe.describe_text(loaded, args.text))]
     print("\n".join(errors.escape_hidden(line) for line in lines))
 
 
 def _model_facts(
-    found: ModelDescription, packed: bool, why_device: str
+    found: ModelDescription, batching: str, why_device: str
 ) -> Iterator[tuple[str, str]]:
     first, *blocks, last = found.hooks
     yield "variant", found.variant
@@ -85,8 +91,7 @@ def _model_facts(
     yield "layer 0", f"{first.side} of {first.module}"
     yield f"layers 1..{found.layers}", f"outputs of {blocks[0].module} .. {blocks[-1].module}"
     yield "final_norm", f"{last.side} of {last.module}"
-    no = "no: its attention cannot be cut at the texts, so they are padded"
-    yield "packs", "yes: texts are run together without padding" if packed else no
+    yield "packs", PACKS[batching]
     yield from _tokenizer_facts(found.tokenizer)
 
 

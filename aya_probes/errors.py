@@ -37,6 +37,17 @@ def escape_hidden(text: str) -> str:
     )
 
 
+def summarise(error: BaseException, length: int = 400) -> str:
+    """Return an error's type and its whole text on one line, cut to ``length`` characters.
+
+    The first line alone often names the function and not the cause.
+    """
+    lines = (" ".join(line.split()) for line in str(error).splitlines())
+    text = escape_hidden(" ".join(line for line in lines if line))
+    text = text if len(text) <= length else f"{text[: length - 3]}..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 _DISK_FIXES = {
     errno.ENOSPC: "free some disk space, then run again without --overwrite (what is done stays)",
     errno.EDQUOT: "your disk quota is used up: free some, then run again without --overwrite",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def test_packed_vectors_equal_one_by_one_with_a_window_shorter_than_the_text(
     assert window is None or max(len(item.token_ids) for item in encoded) > window
     assert deviation(loaded, encoded, packed=True) < 1e-5
     assert deviation(loaded, encoded, packed=False) < 1e-5
-    assert packs.can_pack(loaded, encoded, "base")
+    assert packs.choose_batching(loaded, encoded, "base") == "packed"
     # The check must see a window that is lost or off by one.
     for shift in (-1, 1, 1000):
         band = packed_attention._band
@@ -98,7 +99,7 @@ def test_self_check_notices_a_model_that_joins_packed_texts(monkeypatch: Any) ->
     encoded = [encode(loaded, text) for text in TEXTS]
     monkeypatch.setattr(packed_attention, "packed", one_long_text)
     assert deviation(loaded, encoded, packed=True) > 1e-2
-    assert not packs.can_pack(loaded, encoded, "base")
+    assert packs.choose_batching(loaded, encoded, "base") == "padded"
 
 
 @pytest.mark.parametrize("kind", ["bloom", "mamba", "mpt"])
@@ -118,11 +119,11 @@ def test_models_that_cannot_be_packed_are_padded(kind: str) -> None:
     )
     encoded = [encode(loaded, text) for text in TEXTS]
     assert deviation(loaded, encoded, packed=True) > 1e-3
-    assert not packs.can_pack(loaded, encoded, "base")
+    assert packs.choose_batching(loaded, encoded, "base") == "padded"
     assert deviation(loaded, encoded, packed=False) < 1e-5
 
 
-def test_a_model_that_cannot_even_be_padded_is_refused(monkeypatch: Any) -> None:
+def test_a_model_that_cannot_even_be_padded_runs_text_by_text(monkeypatch: Any) -> None:
     loaded = load("llama")
     encoded = [encode(loaded, text) for text in TEXTS]
     plain = residuals.forward
@@ -132,8 +133,31 @@ def test_a_model_that_cannot_even_be_padded_is_refused(monkeypatch: Any) -> None
 
     monkeypatch.setattr(residuals, "forward", first_text_only)
     monkeypatch.setattr(packed_attention, "packed", one_long_text)
+    assert packs.choose_batching(loaded, encoded, "base") == "alone"
+
+
+def test_a_model_whose_vectors_change_from_run_to_run_is_refused(monkeypatch: Any) -> None:
+    loaded = load("llama")
+    encoded = [encode(loaded, text) for text in TEXTS]
+    plain, runs = residuals.forward, itertools.count()
+
+    def unsteady(loaded: Any, ids: torch.Tensor, **kwargs: Any) -> None:
+        plain(loaded, (ids + next(runs)) % 256, **kwargs)
+
+    monkeypatch.setattr(residuals, "forward", unsteady)
     with pytest.raises(errors.StudyError, match="variant base: self-check failed"):
-        packs.can_pack(loaded, encoded, "base")
+        packs.choose_batching(loaded, encoded, "base")
+
+
+def test_a_trial_that_fails_in_any_way_falls_back(monkeypatch: Any) -> None:
+    loaded = load("llama")
+    encoded = [encode(loaded, text) for text in TEXTS]
+
+    def broken(*args: Any) -> Any:
+        raise AttributeError("'NoneType' object has no attribute 'shape'")
+
+    monkeypatch.setattr(packed_attention, "packed", broken)
+    assert packs.choose_batching(loaded, encoded, "base") == "padded"
 
 
 def test_hooks_are_removed_when_the_forward_fails() -> None:

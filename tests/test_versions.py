@@ -33,7 +33,7 @@ from aya_probes.alignment import inputs as alignment_inputs
 from aya_probes.alignment import run as alignment_run
 from aya_probes.extraction import encoding, poolings, runner, store
 from aya_probes.extraction.plan import load_plan
-from aya_probes.models import loading, residuals
+from aya_probes.models import loading, residuals, structure
 from aya_probes.planted import vectors as planted
 from aya_probes.planted.run import write_activations
 from aya_probes.planted.tiny import SENTENCES, byte_tokenizer, save_tiny, tiny_model, write_study
@@ -283,7 +283,7 @@ def test_values_change_only_with_their_version(
 # --- the guard itself -------------------------------------------------------------------------
 
 
-def amplified(output: Any, plain: Callable[[Any], torch.Tensor] = residuals._hidden) -> Any:
+def amplified(output: Any, plain: Callable[[Any], torch.Tensor] = structure.block_output) -> Any:
     return 1.02 * plain(output)
 
 
@@ -306,7 +306,7 @@ CHANGES: list[tuple[str, Any, str, Callable[..., Any]]] = [
     ("analysis", layers, "commitment_layer", lambda mean, p: 1),
     ("extraction", encoding, "sentence_end", len),
     ("extraction", encoding, "_overlaps", lambda text, token, span: token[0] == span[0]),
-    ("extraction", residuals, "_hidden", amplified),
+    ("extraction", residuals, "block_output", amplified),
     ("extraction", store, "to_float16", without_exponents),
     ("manifest", build_manifest, "parallel_stimuli", reversed_corpus),
     ("manifest", build_manifest, "perturbation_stimuli", lambda *anything: []),

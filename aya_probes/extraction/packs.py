@@ -2,13 +2,15 @@
 
 Texts are sorted by length and packed without padding into rows of tokens whose position ids restart
 at each text; attention is cut at the texts (``packed_attention``). Where a model's attention cannot
-be cut, which the start-up self-check finds out, the sorted texts are padded on the right instead.
+be cut, which the start-up self-check finds out, the sorted texts are padded on the right instead;
+where padding changes the vectors too, each text runs alone.
 Pooling is a sum over few tokens per layer on the device, in float32; one copy to the host a pack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,9 +18,10 @@ import torch
 from aya_probes.errors import StudyError
 from aya_probes.extraction import packed_attention, poolings
 from aya_probes.extraction.encoding import Encoded
-from aya_probes.models import residuals
+from aya_probes.models import loading, residuals
 from aya_probes.models.residuals import LoadedModel
 
+Batching = Literal["packed", "padded", "alone"]
 SELF_CHECK_TEXTS = 8
 # Largest relative deviation of a packed vector from a one-by-one forward.
 SELF_CHECK_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
@@ -88,6 +91,11 @@ def pool_pack(
 
     with residuals.capture(loaded, reduce) as layers:
         (_forward_packed if packed else _forward_padded)(loaded, pack)
+    if len(layers) != loaded.n_blocks + 2:  # never seen: each block ran once when it was found
+        raise StudyError(
+            f"{type(loaded.causal_lm).__name__}: {len(layers)} of {loaded.n_blocks + 2} layers "
+            "ran; this architecture is not supported (docs/models.md)"
+        )
     out = torch.stack([layers[layer] for layer in sorted(layers)]).cpu().numpy()
     pooled = out[..., :-1].reshape(len(layers), len(pack), len(poolings.POOLINGS), -1)
     return pooled, out[..., -1]
@@ -146,7 +154,10 @@ def self_check(
     loaded: LoadedModel, texts: Sequence[Encoded], alone: np.ndarray, variant: str, *, packed: bool
 ) -> float:
     """Return the largest relative deviation of texts run together from ``one_by_one``'s result."""
-    together, _ = finite_pool(loaded, texts, variant, packed=packed)
+    return _deviation(finite_pool(loaded, texts, variant, packed=packed)[0], alone)
+
+
+def _deviation(together: np.ndarray, alone: np.ndarray) -> float:
     scale = np.linalg.norm(alone, axis=-1) + 1e-12
     return float((np.linalg.norm(together - alone, axis=-1) / scale * (scale > 1e-6)).max())
 
@@ -158,26 +169,35 @@ def _mixed_lengths(encoded: Sequence[Encoded]) -> list[Encoded]:
     return [ordered[round(position)] for position in chosen]
 
 
-def can_pack(loaded: LoadedModel, encoded: Sequence[Encoded], variant: str) -> bool:
-    """Return whether packed texts have the vectors that they have alone.
+def choose_batching(loaded: LoadedModel, encoded: Sequence[Encoded], variant: str) -> Batching:
+    """Return the fastest way to run texts together that gives the vectors that they have alone.
 
-    Raises StudyError if not even padded texts have them.
+    ``packed`` where attention can be cut at the texts, else ``padded``; ``alone`` where padding
+    changes the vectors too. Raises StudyError, naming the place, if a text alone gives NaN.
     """
     tolerance = SELF_CHECK_TOLERANCE[loaded.dtype_name]
     texts = _mixed_lengths(encoded)
     alone = one_by_one(loaded, texts, variant)
-    try:
-        if self_check(loaded, texts, alone, variant, packed=True) <= tolerance:
-            return True
-    except packed_attention.CannotCut:
-        pass
-    deviation = self_check(loaded, texts, alone, variant, packed=False)
-    if not deviation <= tolerance:
+    ways: tuple[Batching, ...] = ("packed", "padded")
+    for way in ways:
+        try:
+            deviation = self_check(loaded, texts, alone, variant, packed=way == "packed")
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # a model may take neither position ids nor a mask
+            if loading.is_out_of_memory(error):
+                raise
+            continue
+        if deviation <= tolerance:
+            return way
+    again = one_by_one(loaded, texts, variant)
+    if not _deviation(again, alone) <= tolerance:
         raise StudyError(
-            f"variant {variant}: self-check failed: a batch deviates from one-by-one forwards by "
-            f"{deviation:.2g} (at most {tolerance:g}); try --device cpu --dtype float32"
+            f"variant {variant}: self-check failed: the same text gives other vectors the second "
+            f"time (relative deviation {_deviation(again, alone):.2g}, at most {tolerance:g}): "
+            "this model is not deterministic"
         )
-    return False
+    return "alone"
 
 
 def check_device(loaded: LoadedModel, encoded: Sequence[Encoded]) -> str:

@@ -75,7 +75,7 @@ class Plan:
     token_budget: int
     """Tokens computed at once, at most."""
     packed: bool
-    """False: the texts were padded, since the model's attention cannot be packed."""
+    """False: the texts were padded or, with a token budget of 1, run one by one."""
     versions: dict[str, str]
     """Library versions."""
     tokenizer_sha256: str

@@ -22,7 +22,13 @@ from aya_probes import files, project, suites
 from aya_probes.errors import StudyError
 from aya_probes.extraction import store
 from aya_probes.extraction.encoding import Encoded, TokenAudit, audit_tokens, check_fits, encode
-from aya_probes.extraction.packs import can_pack, check_device, finite_pool, make_packs
+from aya_probes.extraction.packs import (
+    Batching,
+    check_device,
+    choose_batching,
+    finite_pool,
+    make_packs,
+)
 from aya_probes.extraction.plan import (
     Inputs,
     Plan,
@@ -44,6 +50,11 @@ from aya_probes.suites import Variant
 # Raise it when the stored vectors change: another pooling, capture point or rounding (ADR-012).
 EXTRACTION_VERSION = 4
 SHARD_STIMULI = 256  # about 25 MB for mini, 160 MB for Tiny Aya
+SLOWER = {  # what a user is told where texts cannot be packed
+    "packed": "",
+    "padded": ", padded batches (its attention cannot be packed)",
+    "alone": ", text by text (packing and padding change its vectors)",
+}
 TOKEN_BUDGET = {"cpu": 512, "mps": 2048, "cuda": 8192}  # tokens a pack; the GEMM is full here
 
 
@@ -198,20 +209,19 @@ def extract_loaded(
     with _memory_errors(job, loaded):
         texts = _encode(job, loaded)
         parity = check_device(loaded, texts.encoded)
-        packable = can_pack(loaded, texts.encoded, job.variant.name)
-        plan = _open_folder(job, _plan(job, loaded, identity, texts, packable), texts.tokens)
+        batching = choose_batching(loaded, texts.encoded, job.variant.name)
+        plan = _open_folder(job, _plan(job, loaded, identity, texts, batching), texts.tokens)
         todo = store.missing_shards(job.folder, plan)
         by_id = {item.stimulus_id: item for item in texts.encoded}
-        padded = "" if packable else ", padded batches (its attention cannot be packed)"
         announce(
             sum(len(by_id[i].token_ids) for n in todo for i in plan.shards[n].ids),
-            plan.inputs.dtype + parity + padded,
+            plan.inputs.dtype + parity + SLOWER[batching],
         )
         with ShardWriter(job.folder, plan.sha256) as writer:
             for number in todo:
                 for names in plan.shards[number].packs:
                     pack = [by_id[stimulus] for stimulus in names]
-                    vectors = finite_pool(loaded, pack, job.variant.name, packed=packable)
+                    vectors = finite_pool(loaded, pack, job.variant.name, packed=plan.packed)
                     writer.add(pack, *vectors)
                     progress(sum(len(item.token_ids) for item in pack))
                 writer.save(number)
@@ -281,11 +291,14 @@ def _open_folder(job: Job, plan: Plan, tokens: dict[str, dict[str, object]]) -> 
     return plan
 
 
-def _plan(job: Job, loaded: LoadedModel, identity: Identity, texts: _Texts, packable: bool) -> Plan:
+def _plan(
+    job: Job, loaded: LoadedModel, identity: Identity, texts: _Texts, batching: Batching
+) -> Plan:
     device = loaded.device.type
     budget = job.options.token_budget or TOKEN_BUDGET[device]
     lengths = [len(item.token_ids) for item in texts.encoded]
-    packs = make_packs(lengths, budget, packable=packable)
+    budget = 1 if batching == "alone" else budget  # a pack holds one text at least
+    packs = make_packs(lengths, budget, packable=batching == "packed")
     return Plan(
         schema_version=project.SCHEMA_VERSION,
         inputs=requested_inputs(job, identity, loaded.dtype_name),
@@ -295,7 +308,7 @@ def _plan(job: Job, loaded: LoadedModel, identity: Identity, texts: _Texts, pack
         device_name=torch.cuda.get_device_name(loaded.device) if device == "cuda" else None,
         threads=torch.get_num_threads() if device == "cpu" else None,
         token_budget=budget,
-        packed=packable,
+        packed=batching == "packed",
         versions=versions(),
         tokenizer_sha256=_tokenizer_sha256(loaded.tokenizer),
         tokens_sha256=files.digest(texts.tokens),

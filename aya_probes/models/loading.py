@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from aya_probes import errors, suites
 from aya_probes.command_line import DEVICES, DTYPES
 from aya_probes.errors import StudyError
-from aya_probes.models import embedded, fingerprints, hub, residuals
+from aya_probes.models import embedded, fingerprints, hub, residuals, structure
 from aya_probes.suites import Variant
 
 transformers_logging.set_verbosity_error()
@@ -117,6 +117,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def _advice(error: Exception) -> str:
+    """Return what a user can do about a model that the library does not load."""
+    text = str(error)
+    if "sentencepiece" in text.lower() or "tiktoken" in text.lower():
+        return "its folder needs a tokenizer.json: save the tokenizer again with transformers"
+    if isinstance(error, ImportError):
+        return "install what the message names, or convert the model to plain safetensors"
+    if "Unrecognized" in text or "not recognize" in text:
+        return "this architecture is not supported (docs/models.md)"
+    return "fix or replace its files"
+
+
 @contextlib.contextmanager
 def model_errors(variant: Variant, source: Source) -> Iterator[None]:
     """Turn the library's refusal of a model's files into one message that names them."""
@@ -130,10 +142,9 @@ def model_errors(variant: Variant, source: Source) -> Iterator[None]:
                 f"variant {variant.name}: not enough memory to load it; use --dtype bf16, or a "
                 "device with more memory"
             ) from None
-        text = next((line for line in str(error).splitlines() if line.strip()), "")
         raise StudyError(
             f"variant {variant.name}: the model in {source.location} cannot be loaded "
-            f"({type(error).__name__}: {errors.escape_hidden(text)}); fix or replace its files"
+            f"({errors.summarise(error)}); {_advice(error)}"
         ) from None
 
 
@@ -167,13 +178,15 @@ def load_variant(
             "tokenizer), so the concept's tokens cannot be found"
         )
     if source.adapter is not None:
-        from peft import PeftModel  # takes seconds to import
+        from aya_probes.models import lora  # PEFT takes seconds to import
 
-        with model_errors(variant, source):
-            causal_lm = PeftModel.from_pretrained(causal_lm, source.adapter).merge_and_unload()
+        causal_lm = lora.merge(causal_lm, source.adapter, variant.name)
     with model_errors(variant, source):
         causal_lm = causal_lm.to(device)
-    return wrap(causal_lm, tokenizer, device, dtype)
+    try:
+        return wrap(causal_lm, tokenizer, device, dtype)
+    except StudyError as error:
+        raise StudyError(f"variant {variant.name}: {error}") from None
 
 
 def load_model(
@@ -217,8 +230,19 @@ def _check_whole(variant: Variant, source: Source, report: dict[str, Any]) -> No
 def wrap(
     causal_lm: nn.Module, tokenizer: Any, device: torch.device, dtype: torch.dtype
 ) -> residuals.LoadedModel:
-    """Make a LoadedModel of a causal LM: evaluation mode, blocks and final norm found."""
+    """Make a LoadedModel of a causal LM: evaluation mode, blocks and final norm found.
+
+    Raises StudyError as ``structure.find_structure`` does.
+    """
     causal_lm.eval().requires_grad_(False)
-    decoder = causal_lm.get_decoder()
-    blocks, final_norm = residuals.find_blocks(decoder)
-    return residuals.LoadedModel(decoder, causal_lm, tokenizer, blocks, final_norm, device, dtype)
+    found = structure.find_structure(causal_lm)
+    return residuals.LoadedModel(
+        decoder=found.decoder,
+        causal_lm=causal_lm,
+        tokenizer=tokenizer,
+        blocks=found.blocks,
+        final_norm=found.final_norm,
+        hidden_size=found.hidden_size,
+        device=device,
+        dtype=dtype,
+    )

@@ -1,4 +1,4 @@
-"""A loaded model and its residual stream: finding blocks, hooks, one forward pass."""
+"""A loaded model and its residual stream: hooks, one forward pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from aya_probes.errors import StudyError
+from aya_probes.models.structure import block_input, block_output
 
 Reduce = Callable[[torch.Tensor], torch.Tensor]
 
@@ -29,6 +29,8 @@ class LoadedModel:
     """Its L blocks: layer 0 is the input of the first, layer i the output of the i-th."""
     final_norm: nn.Module
     """The norm after the last block."""
+    hidden_size: int
+    """Width of the residual stream."""
     device: torch.device
     """Where it computes."""
     dtype: torch.dtype
@@ -38,11 +40,6 @@ class LoadedModel:
     def n_blocks(self) -> int:
         """L."""
         return len(self.blocks)
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the residual stream."""
-        return int(self.decoder.config.hidden_size)
 
     @property
     def dtype_name(self) -> str:
@@ -63,32 +60,6 @@ def on_device(loaded: LoadedModel, device: torch.device) -> Iterator[None]:
         loaded.device = before
 
 
-def find_blocks(decoder: nn.Module) -> tuple[nn.ModuleList, nn.Module]:
-    """Return the decoder's block list and its final norm, found by structure.
-
-    The blocks are the only ModuleList of ``num_hidden_layers`` modules of one type family; the
-    final norm is the last norm beside it. Raises StudyError if either is not found.
-    """
-    depth = decoder.config.num_hidden_layers
-    for parent in decoder.modules():
-        children = list(parent.named_children())
-        for position, (_, child) in enumerate(children):
-            if isinstance(child, nn.ModuleList) and len(child) == depth:
-                norms = [
-                    m for _, m in children[position + 1 :] if "norm" in type(m).__name__.lower()
-                ]
-                if norms:
-                    return child, norms[-1]
-    raise StudyError(
-        f"{type(decoder).__name__}: found no list of {depth} blocks followed by a "
-        "final norm; this architecture is not supported"
-    )
-
-
-def _hidden(output: Any) -> torch.Tensor:
-    return output if isinstance(output, torch.Tensor) else output[0]
-
-
 @contextlib.contextmanager
 def capture(loaded: LoadedModel, reduce: Reduce) -> Iterator[dict[int, torch.Tensor]]:
     """Collect ``reduce(hidden)`` of every layer during forward passes inside the context.
@@ -100,11 +71,11 @@ def capture(loaded: LoadedModel, reduce: Reduce) -> Iterator[dict[int, torch.Ten
     handles = []
 
     def before_first(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        layers[0] = reduce(args[0] if args else kwargs["hidden_states"])
+        layers[0] = reduce(block_input(args, kwargs))
 
     def after(layer: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            layers[layer] = reduce(_hidden(output))
+            layers[layer] = reduce(block_output(output))
 
         return hook
 
