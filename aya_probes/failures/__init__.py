@@ -1,1 +1,1 @@
-"""How each perturbation of a text changes its alignment with the pivot, by regional variant."""
+"""The failures stage: how perturbing a text changes its alignment, by regional variant."""

@@ -1,4 +1,4 @@
-"""Tests per category, language and regional variant: the claims that a run supports."""
+"""Sign-flip tests by category, language and regional variant: the claims of a run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from aya_probes.alignment import inference
 from aya_probes.failures.effects import RESAMPLES
 from aya_probes.results.failures import CategoryTest, FailureCase
 
-MIN_PARENTS = 20  # a test over fewer is not reported as a claim
+MIN_PARENTS = 20  # with fewer there is no p-value
 SIGN_FLIPS = 9_999
 
 
 def compare_categories(cases: Sequence[FailureCase], seed: int) -> list[CategoryTest]:
-    """Return a sign-flip test per category, language and variant, Holm-adjusted over all."""
+    """Return a sign-flip test for each category, language and variant, with Holm's correction."""
     groups: dict[tuple[str, str, str], list[FailureCase]] = {}
     for case in cases:
         groups.setdefault((case.category, case.language, case.variant), []).append(case)

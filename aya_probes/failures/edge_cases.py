@@ -1,4 +1,4 @@
-"""Edge cases: a small set of texts that can tell good routers from bad ones."""
+"""Choose edge cases: a small set of texts that tells good routers from bad ones."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ N_CASES, N_PER_CATEGORY, N_CONTROLS = 32, 4, 8
 
 @dataclass(frozen=True)
 class Candidate:
-    """A perturbed text on one regional variant, with what decides whether it is chosen."""
+    """A perturbed text on one regional variant, with what the choice depends on."""
 
     case: FailureCase
     """Its measurement."""
     change: str
-    """What was changed, in words."""
+    """Description of the change."""
     targeted: bool
-    """The regional variant was tuned for the text's language."""
+    """Whether the regional variant was tuned for the text's language."""
     best: tuple[str, ...]
     """The variant with the largest effect, then those not measurably below it."""
     effects: Mapping[str, float]
-    """Effect by variant."""
+    """Effect of the change, by variant."""
     control: bool = False
-    """Chosen as a control."""
+    """Whether it is chosen as a control."""
 
     @property
     def is_good(self) -> bool:
-        """The targeted variant is not worse than the reference, and none is measurably better."""
+        """Whether a targeted variant is at least as good as the reference, and among the best."""
         changed = self.case.verdict != "no_op"
         among_best = self.case.variant in self.best
         return self.targeted and changed and among_best and self.case.delta >= 0
 
 
 def choose_cases(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Choose up to 32 distinct texts: 8 controls, 4 per category, the rest by |delta|.
+    """Return up to 32 candidates with distinct texts: 8 controls, 4 per category, then by |delta|.
 
-    Controls are good candidates, those with a measurable gain first.
+    Controls are taken from the good candidates, those that are measurably better first.
     """
     ordered = sorted(
         candidates, key=lambda c: (-abs(c.case.delta), c.case.stimulus_id, c.case.variant)
@@ -58,7 +58,7 @@ def choose_cases(candidates: Sequence[Candidate]) -> list[Candidate]:
 def _add(
     chosen: Mapping[str, Candidate], candidates: Iterable[Candidate], count: int
 ) -> dict[str, Candidate]:
-    """Return ``chosen`` (by stimulus id) with the first ``count`` candidates of other texts."""
+    """Return ``chosen`` (by stimulus id) and the first ``count`` candidates with other texts."""
     found = dict(chosen)
     for candidate in candidates:
         if len(found) >= len(chosen) + count:
@@ -68,7 +68,7 @@ def _add(
 
 
 def make_edge_case(number: int, candidate: Candidate, run: str) -> EdgeCase:
-    """Return case ``number`` of p1_edge_cases.json; ``run`` names the suite and its manifest."""
+    """Return case ``number`` of p1_edge_cases.json; ``run`` names the suite and the manifest."""
     case = candidate.case
     acceptable = sorted(candidate.best)
     decided = case.verdict in ("regional_worse", "regional_better")
@@ -115,8 +115,8 @@ _ROUTERS: dict[str, Callable[[EdgeCase], str]] = {
 def rate_routers(cases: Sequence[EdgeCase], variants: Sequence[str]) -> dict[str, float]:
     """Return the best pass rate of a constant, a script-only and a language-only router.
 
-    Each router answers with the variant that passes most cases of its group: the upper bound of
-    what a router with that information alone can reach.
+    For each group of cases that it cannot tell apart, a router gives the answer that passes most of
+    them. The rate is therefore an upper bound for routers with that information alone.
     """
     rates = {}
     for router, group_of in _ROUTERS.items():

@@ -1,4 +1,4 @@
-"""Effects: how far a perturbation moves a text from the pivot sentence of its meaning.
+"""Effects: how far a perturbation moves a text away from the pivot sentence with its meaning.
 
 ::
 
@@ -6,16 +6,16 @@
     effect(v) = mean over layers of A(text) - A(parent), on the vectors of variant v
     delta     = effect(regional variant) - effect(reference variant)
 
-x is the mean-pooled content vector of the text or of its parent, centred by the mean of its
-language's probes. own is the pivot sentence of the parent's concept and wording. other_j are the
-n - 1 pivot sentences of the other concepts in that wording, the negatives. The layers are the peak
-of the reference variant's ``sentence_alignment`` in the parent's language, and two to either side.
+x is the content_mean vector of the text or of its parent, minus the mean of its language's probes.
+own is the pivot sentence with the parent's concept and wording. other_j are the negatives, the
+n - 1 pivot sentences of the other concepts in that wording. The layers are the peak of
+``sentence_alignment`` on the reference variant in the parent's language, and two on either side.
 
-A is the alignment of ``alignment.measures`` for one row of the similarity matrix, without half of
-its column mean. That term is the same for a text and its parent, so that it cancels.
+A is ``alignment.measures.alignment`` for one row of the similarity matrix, without half of the
+column mean. That term is the same for a text and its parent, so it cancels.
 
-A single pair has no concepts to resample. Its draws resample the negatives: they tell how much
-depends on the choice of negatives, not how far the case generalises.
+A single pair has no concepts to resample. Its draws resample the negatives: their interval covers
+the choice of negatives, and does not show whether the case generalises.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ RESAMPLES = 2_000
 
 @dataclass(frozen=True)
 class Effects:
-    """The effect of every case on one variant."""
+    """The effects of all cases on one variant."""
 
     value: np.ndarray
-    """``[case]``."""
+    """Effects ``[case]``."""
     draws: np.ndarray
-    """``[case, resample]``: the effect against resampled negatives."""
+    """Effects with resampled negatives ``[case, resample]``."""
 
 
 class ProbeGrid(NamedTuple):
     """The probes of one language."""
 
-    ids: list[str]  # concept by concept, in each wording by wording
+    ids: list[str]  # by concept, then by wording
     concepts: list[str]
     wordings: list[int]
 
@@ -111,7 +111,7 @@ def measure_effects(
     peaks: Mapping[str, int],
     seed: int,
 ) -> Effects:
-    """Return the effect of every case on one variant, with resampled negatives."""
+    """Return the effects of all cases on one variant; ``peaks`` are layers by language."""
     pivot = manifest.suite.pivot
     ids, concepts, wordings = list_probes(manifest, pivot)
     means = {
@@ -141,7 +141,7 @@ def measure_effects(
 
 
 def find_best_variants(effects: Mapping[str, Effects]) -> list[list[str]]:
-    """Return, per case, the variant with the largest effect, then those not measurably below it."""
+    """Return, for each case, the variant with the largest effect and all not measurably below."""
     names = list(effects)
     values = np.stack([effects[name].value for name in names])
     found = []
@@ -154,7 +154,7 @@ def find_best_variants(effects: Mapping[str, Effects]) -> list[list[str]]:
 
 
 def decide_verdict(no_op: bool, lower: float, upper: float) -> str:
-    """Return what a case shows: no_op, regional_worse, regional_better or no_difference."""
+    """Return the verdict: no_op, regional_worse, regional_better or no_difference."""
     if no_op:
         return "no_op"
     return "regional_worse" if upper < 0 else "regional_better" if lower > 0 else "no_difference"

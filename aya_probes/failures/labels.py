@@ -1,6 +1,6 @@
-"""Labels: which failure categories the difference of two texts shows (docs/failure_taxonomy.md).
+"""Label a perturbed text with the failure categories that it shows (docs/failure_taxonomy.md).
 
-The rules see only the texts, their tags and their tokens, no vectors.
+The rules use only the texts, their language tags and their tokens, never vectors.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ UNATTRIBUTED = "UNATTRIBUTED"
 LATIN_SHARE = 0.70  # TRANSLITERATION: share of Latin letters
 SCRIPT_SHARE = 0.15  # CODE_SWITCH: share of letters of each of two scripts
 LEXICON_HITS = 2  # CODE_SWITCH: words of each of two languages
-WORDS_PER_TERM = 10  # FORMAL_REGISTER: at least one formal term in so many words
-FERTILITY_RATIO = 1.5  # LOW_RESOURCE_VARIANT: tokens per character, text over parent
+WORDS_PER_TERM = 10  # FORMAL_REGISTER: at least one formal term per this many words
+FERTILITY_RATIO = 1.5  # LOW_RESOURCE_VARIANT: tokens per character, text divided by parent
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text as the rules see it."""
+    """What the rules use of a text."""
 
     text: str
     tag: str
-    """BCP-47."""
+    """Language of the text (BCP-47)."""
     fertility: float
     """Tokens per character."""
 
 
 @dataclass(frozen=True)
 class LanguageRules:
-    """What the rules need to know of a language."""
+    """What the rules use of a language."""
 
     latin_script: bool
-    """The language is written in Latin letters."""
+    """Whether the language is written in the Latin script."""
     languages: tuple[str, ...]
-    """Languages of the suite."""
+    """All languages of the suite."""
     terms: tuple[str, ...]
     """Formal terms of the language."""
     lexicons: tuple[frozenset[str], ...]
-    """Words of the language alone, then of the pivot alone; only one for the pivot itself."""
+    """Words of this language only, then words of the pivot only; the pivot has one set."""
 
 
 def build_rules(manifest: Manifest, terms: Mapping[str, Sequence[str]]) -> dict[str, LanguageRules]:
-    """Return the rules of every language of the manifest; ``terms`` are its formal terms."""
+    """Return the rules by language; ``terms`` holds the formal terms of each language."""
     suite, known, lexicons = manifest.suite, suites.load_languages(), build_lexicons(manifest)
     return {
         code: LanguageRules(
@@ -69,7 +69,7 @@ def build_rules(manifest: Manifest, terms: Mapping[str, Sequence[str]]) -> dict[
 
 
 def build_lexicons(manifest: Manifest) -> dict[str, frozenset[str]]:
-    """Return, by language, the words of its probes that no other language's probes have."""
+    """Return, by language, the words that only the probes of this language have."""
     words: dict[str, set[str]] = {}
     for stimulus in manifest.stimuli:
         if stimulus.kind == "probe":
@@ -81,12 +81,12 @@ def build_lexicons(manifest: Manifest) -> dict[str, frozenset[str]]:
 
 
 def count_scripts(text: str) -> Counter[str]:
-    """Count letters by script (the first word of the letter's Unicode name)."""
+    """Return the number of letters by script (first word of the letter's Unicode name)."""
     return Counter(unicodedata.name(c, "?").split()[0] for c in text if c.isalpha())
 
 
 def split_words(text: str) -> list[str]:
-    """Split into lower-case words without the punctuation around them."""
+    """Return the words of a text in lower case, without the punctuation around them."""
     return [w for w in (re.sub(r"^\W+|\W+$", "", part) for part in text.lower().split()) if w]
 
 
@@ -95,7 +95,7 @@ def label(text: Text, parent: Text, rules: LanguageRules) -> list[str]:
     mixed = _mixes_scripts(text.text)
     marks = _edge_marks(text.text) - _edge_marks(parent.text)
     if mixed:
-        marks.discard("bidi mix")  # a second script is code-switching, not an encoding matter
+        marks.discard("bidi mix")  # a second script is CODE_SWITCH, not UNICODE_EDGE
     unlisted = text.tag.split("-")[0] not in rules.languages
     holds = {
         "UNICODE_EDGE": bool(marks),
@@ -129,7 +129,7 @@ def _mixes_scripts(text: str) -> bool:
 
 
 def _mixes_words(text: str, rules: LanguageRules) -> bool:
-    """Tell whether a text in Latin letters has words of its language and words of the pivot."""
+    """Return whether a Latin-script text mixes words of its language and of the pivot."""
     if not rules.latin_script or len(rules.lexicons) < 2:
         return False
     words = split_words(text)

@@ -17,20 +17,20 @@ from aya_probes.stimuli import Manifest, Stimulus
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the measurement reads."""
+    """The inputs of the measurement."""
 
     manifest: Manifest
     """The stimuli."""
     cases: tuple[Stimulus, ...]
     """The perturbed texts among them."""
     changes: dict[str, str]
-    """What was changed, in words, by stimulus id."""
+    """Description of the change, by stimulus id."""
     terms: dict[str, list[str]]
     """Formal terms by language."""
     reference: str
     """Variant that the regional ones are compared with."""
     activations: dict[str, Activations]
-    """Vectors by variant, the untrained one left out."""
+    """Activations by variant, without the untrained one."""
 
     @property
     def variants(self) -> list[str]:
@@ -40,7 +40,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A perturbed text and its parent: all that no vector decides."""
+    """What is known of a perturbed text and its parent without vectors."""
 
     stimulus: Stimulus
     parent: str
@@ -50,7 +50,7 @@ class _Pair:
 
 
 def measure_candidates(inputs: Inputs, seed: int) -> list[Candidate]:
-    """Return every perturbed text on every regional variant."""
+    """Return the measurement of every perturbed text on every regional variant."""
     manifest = inputs.manifest
     peaks = effects.find_peaks(manifest, inputs.activations[inputs.reference])
     measured = {
@@ -106,7 +106,7 @@ def _compare(
     measured: Mapping[str, effects.Effects],
     pairs: list[_Pair],
 ) -> Iterator[FailureCase]:
-    """Yield every pair's effect on ``variant`` beside that on ``reference``."""
+    """Yield the case of every pair: its effects on ``variant`` and on ``reference``."""
     ours, theirs = measured[variant], measured[reference]
     lower, upper = np.quantile(ours.draws - theirs.draws, [0.025, 0.975], axis=1)
     for n, pair in enumerate(pairs):

@@ -1,6 +1,6 @@
-"""Measure, label and test every perturbation of a run, and save the results.
+"""Run the failures stage: measure, label and test every perturbed text, and save the results.
 
-Results whose inputs did not change are not computed again (``FAILURES_VERSION``).
+Results are computed again only if their inputs or ``FAILURES_VERSION`` changed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from aya_probes.results.failures import CategoryTest, EdgeCaseFile, EdgeCaseInfo
 from aya_probes.run_folder import RunPaths
 from aya_probes.stimuli import Manifest
 
-FAILURES_VERSION = 1  # raise it when the same vectors would give other numbers or labels
+FAILURES_VERSION = 1  # raise this number when the same activations would give other results
 _NOTE = (
     "Cases are the largest differences of many, and their intervals cover the choice of "
     "negatives only: no claim about a category follows (see failure_tests.csv)."
@@ -31,39 +31,39 @@ _OTHER_MODEL = " Measured on another model: tests the harness, not a Tiny Aya ro
 
 @dataclass(frozen=True)
 class Config:
-    """What the stage is asked to do."""
+    """The settings of the stage."""
 
     paths: RunPaths
     """The run folder."""
     variants: tuple[str, ...] | None
-    """Only these variants; None: all that were extracted."""
+    """Variants to measure; None means all that were extracted."""
     seed: int
-    """Seed of all draws."""
+    """Seed of all random draws."""
     overwrite: bool = False
-    """Compute even if nothing changed."""
+    """Whether to compute even if nothing changed."""
 
 
 @dataclass(frozen=True)
 class FailureResults:
-    """All that the stage writes."""
+    """Everything that the stage writes."""
 
     cases: tuple[FailureCase, ...]
     """Every perturbed text on every regional variant."""
     tests: tuple[CategoryTest, ...]
-    """A test per category, language and regional variant."""
+    """One test for each category, language and regional variant."""
     edge_cases: EdgeCaseFile
     """The chosen test cases for a router."""
 
     @property
     def mislabelled(self) -> int:
-        """Texts whose first label is another category than they were made for."""
+        """Number of texts whose first label is not the category they were made for."""
         return len({case.stimulus_id for case in self.cases if case.category != case.detected})
 
 
 def run(config: Config) -> FailureResults | None:
     """Measure, label, test and save; returns None if nothing changed since the last run.
 
-    Raises StudyError for a manifest with too few probes, and for missing or stale activations.
+    Raises StudyError for fewer than 3 concepts, and for missing or stale activations.
     """
     inputs = _load_inputs(config)
     digest = _digest(inputs, config.seed)
@@ -83,7 +83,7 @@ def run(config: Config) -> FailureResults | None:
 
 
 def _digest(inputs: Inputs, seed: int) -> str:
-    """Return the hash over everything that decides the results."""
+    """Return the hash of everything that affects the results."""
     known = suites.load_languages()
     return files.digest(
         {
@@ -117,8 +117,8 @@ def _load_inputs(config: Config) -> Inputs:
     cases = tuple(s for s in manifest.stimuli if s.kind == "perturbation")
     if len(manifest.metadata["concepts"]) < 3 or not cases:
         raise StudyError(
-            f"{config.paths.manifest}: failures need at least 3 concepts and one "
-            f"perturbation pair; regenerate it with: {files.MAKE_MANIFEST}"
+            f"{config.paths.manifest}: this stage needs at least 3 concepts and a perturbed text; "
+            f"regenerate it with: {files.MAKE_MANIFEST}"
         )
     pairs, terms = probes.load_perturbations(suites.resolve_path(suite.perturbations))
     activations = {
@@ -131,7 +131,7 @@ def _load_inputs(config: Config) -> Inputs:
 
 
 def _choose_variants(config: Config, manifest: Manifest) -> list[str]:
-    """Return the extracted variants that the flags ask for, the untrained one among them."""
+    """Return the extracted variants that the flags ask for, including the untrained one."""
     folders = {name: store.variant_dir(config.paths, name) for name in manifest.suite.names()}
     extracted = [name for name, folder in folders.items() if plan.plan_path(folder).is_file()]
     chosen = (
@@ -147,7 +147,7 @@ def _choose_variants(config: Config, manifest: Manifest) -> list[str]:
 def _make_edge_file(
     inputs: Inputs, candidates: Sequence[Candidate], digest: str, seed: int
 ) -> EdgeCaseFile:
-    """Choose the edge cases and describe what they were measured on."""
+    """Return the chosen edge cases, with what they were measured on."""
     manifest = inputs.manifest
     suite = manifest.suite
     name = f"{suite.name} {manifest.sha256[:12]}"

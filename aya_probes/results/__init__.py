@@ -1,5 +1,5 @@
-"""The results of a run as typed records: the one place that knows their schema.
+"""The results of a run as typed records; only this package defines their fields.
 
-``alignment`` holds what concept_alignment.py writes, ``failures`` what failure_classifier.py
-writes. Every field of a record is documented under it; docs/artifacts.md is filled from that.
+``alignment`` has the records of concept_alignment.py, ``failures`` those of
+failure_classifier.py. The string under each field documents it, also in docs/artifacts.md.
 """

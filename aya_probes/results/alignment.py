@@ -1,7 +1,7 @@
-"""All that concept_alignment.py measures: in memory by key, on disk as a tree of records.
+"""Everything that concept_alignment.py measures: by key in memory, as nested records on disk.
 
-results/alignment_curves.json is ``CurvesFile``; results/curves.csv has the same numbers as a
-table (``tables``).
+results/alignment_curves.json is a ``CurvesFile``. results/curves.csv has the same numbers as a
+table (see ``tables``).
 """
 
 from __future__ import annotations
@@ -20,44 +20,44 @@ from aya_probes.results.run_info import RunInfo
 
 @dataclass(frozen=True)
 class Results:
-    """All that concept_alignment.py measures of a run."""
+    """Everything that concept_alignment.py measures in a run."""
 
     info: RunInfo
     curves: Mapping[CurveKey, Curve] = field(default_factory=dict)
     agnostic: Mapping[tuple[str, str, str], Curve] = field(default_factory=dict)
-    """(measure, variant, with_pivot | without_pivot) -> mean over testable pairs."""
+    """(measure, variant, with_pivot or without_pivot) -> mean over the testable pairs."""
     inputs: Mapping[tuple[str, str, str, str], Inputs] = field(default_factory=dict)
-    """(pooling, variant, left, right)."""
+    """(pooling, variant, left, right) -> share of identical inputs."""
     tokens: Mapping[tuple[str, str], Tokens] = field(default_factory=dict)
-    """(variant, language)."""
+    """(variant, language) -> facts about the tokens of the probes."""
     shapes: Mapping[tuple[str, str], Shape] = field(default_factory=dict)
-    """(variant, language)."""
+    """(variant, language) -> shape of the `concept_alignment` curve."""
     cosines: Mapping[tuple[str, str, str], Values] = field(default_factory=dict)
-    """(variant, concept, language) -> raw cosine with the pivot on content_mean by layer."""
+    """(variant, concept, language) -> raw cosine with the pivot on content_mean, by layer."""
 
     def curve(
         self, measure: str, variant: str, language: str, pooling: str | None = None
     ) -> Curve | None:
-        """Return a language's curve with the pivot, by default on the measure's own pooling."""
+        """Return a language's curve with the pivot, by default on the measure's primary pooling."""
         pooling = pooling or PRIMARY.get(measure, "content_mean")
         return self.curves.get(CurveKey(pooling, measure, variant, self.info.pivot, language))
 
     def pair(self, measure: str, variant: str, left: str, right: str) -> Curve | None:
-        """Return the curve of any pair of languages, in either order (primary measures only)."""
+        """Return the curve of two languages in either order; ``measure`` must be in ``PRIMARY``."""
         pooling = PRIMARY[measure]
         found = self.curves.get(CurveKey(pooling, measure, variant, left, right))
         return found or self.curves.get(CurveKey(pooling, measure, variant, right, left))
 
     def input_share(self, variant: str, language: str, pooling: str = "span_mean") -> Inputs:
-        """Return how far a language has the pivot's input vectors."""
+        """Return how many concepts have the same input vector in ``language`` and the pivot."""
         return self.inputs[pooling, variant, self.info.pivot, language]
 
     def is_untestable(self, variant: str, language: str, pooling: str = "span_mean") -> bool:
-        """Return whether identical inputs void the cell."""
+        """Return whether identical inputs make the cell untestable."""
         return self.input_share(variant, language, pooling).untestable
 
     def merged(self, other: Results) -> Results:
-        """Return both results as one; they must not overlap."""
+        """Return the union of both results, which must not share keys."""
         return Results(
             self.info,
             {**self.curves, **other.curves},
@@ -69,7 +69,7 @@ class Results:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the tree of results/alignment_curves.json."""
+        """Return the content of results/alignment_curves.json."""
         pivot = self.info.pivot
         with_pivot = {key: c.rounded() for key, c in self.curves.items() if key.left == pivot}
         others = {
@@ -105,36 +105,36 @@ class _Audit:
     __pydantic_config__ = records.STRICT
 
     identical_input: dict[str, dict[str, dict[str, dict[str, Inputs]]]]
-    """pooling, variant, language, language."""
+    """Keys: pooling, variant, language, language. Value: Inputs."""
     tokens: dict[str, dict[str, Tokens]]
-    """variant, language."""
+    """Keys: variant, language. Value: Tokens."""
 
 
 @dataclass(frozen=True)
 class CurvesFile:
-    """results/alignment_curves.json."""
+    """The content of results/alignment_curves.json."""
 
     __pydantic_config__ = records.STRICT
 
     metadata: RunInfo
-    """What the run compares, and how."""
+    """What the run compares, and with which settings."""
     curves: dict[str, dict[str, dict[str, Values]]]
-    """variant, concept, language: raw cosine with the pivot on content_mean by layer. This is the
-    layout of the published study."""
+    """Keys: variant, concept, language. Value: raw cosine with the pivot on content_mean, by layer.
+    The published study has the same layout."""
     measures: dict[str, dict[str, dict[str, dict[str, Curve]]]]
-    """pooling, measure, variant, language: a Curve with the pivot."""
+    """Keys: pooling, measure, variant, language. Value: the Curve with the pivot."""
     pairs: dict[str, dict[str, dict[str, dict[str, Curve]]]]
-    """measure, variant, language, language: a Curve of two languages without the pivot."""
+    """Keys: measure, variant, language, language (no pivot). Value: the Curve of the two."""
     agnostic: dict[str, dict[str, dict[str, Curve]]]
-    """measure, variant, with_pivot or without_pivot: the mean over testable pairs."""
+    """Keys: measure, variant, with_pivot or without_pivot. Value: the mean over testable pairs."""
     audit: _Audit
-    """identical_input: pooling, variant, language, language; tokens: variant, language."""
+    """identical_input by pooling, variant and two languages; tokens by variant and language."""
     shape: dict[str, dict[str, Shape]]
-    """variant, language."""
+    """Keys: variant, language. Value: Shape."""
 
 
 def _nest(flat: Mapping[Any, Any]) -> dict[str, Any]:
-    """Turn ``{(a, b): value}`` into ``{a: {b: value}}``."""
+    """Return ``{(a, b): value}`` as ``{a: {b: value}}``."""
     tree: dict[str, Any] = {}
     for key, value in flat.items():
         branch = tree
@@ -145,7 +145,7 @@ def _nest(flat: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _flatten(tree: Mapping[str, Any], depth: int) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Undo ``_nest`` for keys of ``depth`` parts."""
+    """Yield the keys (of ``depth`` parts) and values that ``_nest`` was given."""
     for part, branch in tree.items():
         if depth == 1:
             yield (part,), branch

@@ -1,7 +1,7 @@
-"""What failure_classifier.py writes: perturbed texts, tests per category, and edge cases.
+"""What failure_classifier.py writes: perturbed texts, tests by category, and edge cases.
 
-results/failure_cases.csv has one ``FailureCase`` per row, results/failure_tests.csv one
-``CategoryTest`` per row; p1_edge_cases.json is one ``EdgeCaseFile``.
+results/failure_cases.csv has one ``FailureCase`` per row, and results/failure_tests.csv one
+``CategoryTest`` per row. p1_edge_cases.json is one ``EdgeCaseFile``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class FailureCase:
     __pydantic_config__ = records.STRICT
 
     stimulus_id: str
-    """Perturbed text."""
+    """Id of the perturbed text."""
     parent_id: str
-    """Probe sentence that it was made from."""
+    """Id of its parent, the probe sentence that it was made from."""
     language: str
     """Language of the parent (BCP-47)."""
     tag: str
@@ -31,37 +31,37 @@ class FailureCase:
     variant: str
     """Regional variant measured."""
     reference_variant: str
-    """Variant that it is compared with: the control, else base."""
+    """Variant that it is compared with: the control variant, or base if there is none."""
     category: str
     """Category that the text was made for."""
     labels: str
-    """Every category whose rule holds, in order of precedence, joined by `;`; else UNATTRIBUTED."""
+    """All categories whose rule holds, in order of precedence, joined by `;`; or UNATTRIBUTED."""
     effect: float
-    """Change of `sentence_alignment` from the parent to the text on `variant`."""
+    """`sentence_alignment` of the text minus that of its parent, on `variant`."""
     reference_effect: float
-    """The same on `reference_variant`."""
+    """The same difference on `reference_variant`."""
     delta: float
     """effect − reference_effect."""
     lower: float
-    """Lower end of the 95% interval of delta over resampled negatives, the other concepts' pivot
-    sentences."""
+    """Lower end of the 95% interval of delta. Resampled are the negatives, which are the pivot
+    sentences of the other concepts."""
     upper: float
     """Upper end of that interval."""
     layers: str
-    """First and last layer averaged, such as 9-13."""
+    """First and last of the layers averaged, such as 9-13."""
     pooling: str
-    """Pooling of the vectors: content_mean."""
+    """Pooling of the vectors: always content_mean."""
     verdict: str
     """regional_worse or regional_better (the interval excludes 0), no_difference, or no_op (the
     tokenizer gives the text and its parent the same tokens)."""
     input: str
     """The perturbed text."""
     parent: str
-    """The parent's text."""
+    """The text of the parent."""
 
     @property
     def detected(self) -> str:
-        """The first label: the category that the rules give the text."""
+        """The first of the labels: the category that the rules detect."""
         return self.labels.split(";")[0]
 
 
@@ -79,49 +79,49 @@ class CategoryTest:
     language: str
     """Language of the parents (BCP-47)."""
     variant: str
-    """Regional variant."""
+    """Regional variant measured."""
     reference_variant: str
     """Variant that it is compared with."""
     n: int
-    """Texts."""
+    """Number of texts."""
     mean_effect: float | None
-    """Mean effect on `variant`; empty without texts."""
+    """Mean of effect; empty if n is 0."""
     mean_delta: float | None
-    """Mean delta; empty without texts."""
+    """Mean of delta; empty if n is 0."""
     lower: float | None
-    """Lower end of the 95% interval of mean_delta over resampled texts; empty for n < 3."""
+    """Lower end of the 95% bootstrap interval of mean_delta over texts; empty if n < 3."""
     upper: float | None
     """Upper end of that interval."""
     p: float | None
-    """Sign-flip p-value of mean_delta, two-sided; empty for fewer than 20 parents."""
+    """Two-sided sign-flip p-value of mean_delta; empty for fewer than 20 parents."""
     p_holm: float | None
-    """The same, corrected over all rows of the table (Holm)."""
+    """p, corrected over all rows of the table (Holm)."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The measurement behind an edge case. Numbers have 4 significant digits."""
+    """The measurement behind an edge case; numbers have 4 significant digits."""
 
     __pydantic_config__ = records.STRICT
 
     parent_id: str
-    """Probe sentence that the text was made from."""
+    """Id of the probe sentence that the text was made from."""
     perturbation: str
-    """What was changed, in words."""
+    """Description of the change."""
     stimulus_id: str
-    """Perturbed text."""
+    """Id of the perturbed text."""
     regional_variant: str
     """Regional variant measured."""
     reference_variant: str
     """Variant that it is compared with."""
     effect: dict[str, float | None]
-    """Effect of the change by variant."""
+    """Effect of the change, by variant."""
     delta: float | None
     """Effect on the regional variant minus effect on the reference."""
     ci95: tuple[float | None, float | None]
-    """95% interval of delta over resampled negatives."""
+    """95% interval of delta, from resampled negatives."""
     layers: str
-    """First and last layer averaged."""
+    """First and last of the layers averaged."""
     pooling: str
     """Pooling of the vectors."""
     run: str
@@ -135,24 +135,24 @@ class EdgeCase:
     __pydantic_config__ = records.STRICT
 
     test_id: str
-    """P1-01, P1-02, ..."""
+    """P1-01, P1-02, and so on."""
     input: str
-    """Text that the router is given."""
+    """Text to give to the router."""
     language_ground_truth: str
-    """BCP-47 of the text."""
+    """Language of the text (BCP-47)."""
     expected_variant: str
-    """Variant with the largest effect; for a control, the regional variant for the language."""
+    """Variant with the largest effect; for a control, the regional variant of the language."""
     acceptable_variants: tuple[str, ...]
-    """All variants that are not measurably below the best one."""
+    """The best variant, and all that are not measurably worse."""
     failure_category: str
     """Category that the text was made for."""
     status: str
-    """confirmed (the regional variant differs from the reference), tie (it does not), or control
-    (a text on which the regional variant for the language is among the best)."""
+    """confirmed (the regional variant differs measurably from the reference), tie (it does not), or
+    control (the regional variant of the language is among the best)."""
     routing_recommendation: str
     """The finding in one sentence."""
     p1_test_assertion: str
-    """What a test of the router asserts."""
+    """What a test of the router should assert."""
     evidence: Evidence
     """The measurement behind it."""
 
@@ -166,26 +166,26 @@ class EdgeCaseInfo:
     suite: str
     """Name of the suite."""
     label: str
-    """What figures call the model."""
+    """Name of the model in figures and reports."""
     note: str
-    """What no reader should conclude."""
+    """Conclusions that the cases do not support."""
     inputs_sha256: str
-    """Hash over everything that decides the numbers: if it is the same, nothing is recomputed."""
+    """Hash of everything that affects the numbers; they are recomputed only if it changes."""
     manifest_sha256: str
     """Hash of the stimulus manifest."""
     seed: int
-    """Seed of all draws."""
+    """Seed of all random draws."""
     variants: tuple[str, ...]
-    """Variants that a router chooses from."""
+    """Variants that a router can choose from."""
     router_best_pass_rate: dict[str, float]
     """Largest share of cases that a router can pass if it always gives the same answer
-    (`constant`), or sees only the script (`script_only`) or the language (`language_only`)."""
+    (`constant`), or knows only the script (`script_only`) or the language (`language_only`)."""
     discriminating: bool
-    """No such router passes every case."""
+    """Whether none of these routers passes every case."""
     status_counts: dict[str, int]
-    """Cases by status."""
+    """Number of cases by status."""
     code_sha256: str
-    """Hash of the package's source: provenance only."""
+    """Hash of the package's source code; it is recorded and never compared."""
 
 
 @dataclass(frozen=True)
@@ -199,11 +199,11 @@ class EdgeCaseFile:
     __pydantic_config__ = records.STRICT
 
     version: int
-    """Version of the file's fields."""
+    """Version of the file format."""
     source: str
-    """Program and suite that wrote it."""
+    """Program that wrote the file, and its suite."""
     categories: tuple[str, ...]
-    """Every value of failure_category."""
+    """All possible values of failure_category."""
     metadata: EdgeCaseInfo
     """What the cases were measured on."""
     cases: tuple[EdgeCase, ...]

@@ -1,4 +1,4 @@
-"""What a run compares, and what its numbers were made from."""
+"""What a run compares, and what its numbers were computed from."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from aya_probes import records
 
 @dataclass(frozen=True)
 class VariantProvenance:
-    """How one variant's vectors were made."""
+    """How one variant's vectors were computed."""
 
     __pydantic_config__ = records.STRICT
 
     content_sha256: str
     """Hash of the vectors and tokens."""
     source: dict[str, str | int | None]
-    """Where the weights came from."""
+    """Where the weights came from; the same as in plan.json."""
     dtype: str
     """Compute precision."""
     device: str
     """cpu, cuda or mps."""
     threads: int | None
-    """CPU threads; null on a GPU."""
+    """Number of CPU threads; null on a GPU."""
     packed: bool
     """Whether texts were packed without padding."""
     versions: dict[str, str]
@@ -34,81 +34,81 @@ class VariantProvenance:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the numbers were made from and by."""
+    """What the numbers were computed from, and by which code."""
 
     __pydantic_config__ = records.STRICT
 
     inputs_sha256: str
-    """Hash over everything that decides the numbers: if it is the same, nothing is recomputed."""
+    """Hash of everything that affects the numbers; they are recomputed only if it changes."""
     manifest_sha256: str
     """Hash of the stimulus manifest."""
     analysis_version: int
-    """`ANALYSIS_VERSION` of the code."""
+    """`ANALYSIS_VERSION` of the code that computed the numbers."""
     code_sha256: str
-    """Hash of the package's source: provenance only."""
+    """Hash of the package's source code; it is recorded and never compared."""
     variants: dict[str, VariantProvenance]
-    """How each variant's vectors were made."""
+    """How each variant's vectors were computed."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a run compares, and how."""
+    """What a run compares, and with which settings."""
 
     __pydantic_config__ = records.STRICT
 
     schema_version: int
-    """Version of the files' fields."""
+    """Version of the file format."""
     suite: str
     """Name of the suite."""
     label: str
-    """What figures call the model."""
+    """Name of the model in figures and reports."""
     note: str
-    """What a reader must know of the suite."""
+    """Caution for readers of the results."""
     pivot: str
     """Language that all others are compared with (BCP-47)."""
     languages: tuple[str, ...]
-    """All languages, the pivot among them."""
+    """All languages, including the pivot."""
     variants: tuple[str, ...]
     """Variants analysed."""
     roles: dict[str, str]
-    """Role of each variant: base, control, regional, untrained."""
+    """Role of each variant: base, control, regional or untrained."""
     targets: dict[str, tuple[str, ...]]
     """Languages that each variant was tuned for."""
     concepts: tuple[str, ...]
-    """Concept ids."""
+    """Ids of the concepts."""
     concept_names: dict[str, str]
     """English name of each concept."""
     layers: tuple[str, ...]
-    """Labels along the depth: 0 .. L, then `final_norm`."""
+    """Labels of the layer axis: 0 .. L, then `final_norm`."""
     n: int
-    """Concepts."""
+    """Number of concepts."""
     wordings: int
-    """Wordings per concept."""
+    """Number of wordings per concept."""
     n_bootstrap: int
-    """Bootstrap resamples over concepts."""
+    """Number of bootstrap resamples over concepts."""
     n_permutations: int
-    """Permutations of concepts."""
+    """Number of permutations of the concepts."""
     seed: int
-    """Seed of all draws."""
+    """Seed of all random draws."""
     parallel_corpus: dict[str, Any]
-    """Corpus, revision, licence, hash and string overlap with the pivot."""
+    """Corpus, revision, licence, hash, and share of strings identical to the pivot's."""
     provenance: Provenance
-    """What the numbers were made from."""
+    """What the numbers were computed from."""
 
     @property
     def others(self) -> list[str]:
-        """The languages without the pivot."""
+        """All languages except the pivot."""
         return [code for code in self.languages if code != self.pivot]
 
     @property
     def last_layer(self) -> int:
-        """L."""
+        """L, the number of blocks."""
         return len(self.layers) - 2
 
     def by_role(self, role: str) -> list[str]:
-        """Return the variants that play ``role``."""
+        """Return the variants with this role."""
         return [name for name in self.variants if self.roles[name] == role]
 
     def first(self, role: str) -> str | None:
-        """Return the first variant that plays ``role``, or None."""
+        """Return the first variant with this role, or None."""
         return next(iter(self.by_role(role)), None)

@@ -1,4 +1,4 @@
-"""The tables of concept_alignment.py: one record per row, written as CSV."""
+"""The CSV tables of concept_alignment.py, with one record per row."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from aya_probes.run_folder import RunPaths
 
 FINAL_NORM = "final_norm"
 UNASKED = ("untestable", "too_few_concepts", "too_few_wordings", "undefined")
-"""Statuses of a cell in which no commitment layer can be asked for."""
+"""Statuses of a cell whose commitment layer is not computed."""
 
 
 @dataclass(frozen=True)
 class Layers:
-    """A row of results/commitment_matrix.csv: where a concept becomes shared, and until where."""
+    """A row of results/commitment_matrix.csv: from where and until where a concept is shared."""
 
     __pydantic_config__ = records.STRICT
 
     variant: str
-    """Variant."""
+    """Name of the variant."""
     language: str
     """Language compared with the pivot (BCP-47)."""
     concept_id: str
-    """Concept, or ALL for the mean over concepts."""
+    """Id of the concept, or ALL for the mean over concepts."""
     concept: str
-    """English name, or ALL."""
+    """English name of the concept, or ALL."""
     commitment_layer: int | None
-    """First of 3 layers with max-T p <= 0.05 and half of the peak; −1 never, empty: see status."""
+    """First of 3 layers with max-T p <= 0.05 and A >= half its peak; −1 never; empty see status."""
     release_layer: int | None
-    """Where that ends; −1: shared to the last layer; empty without a commitment layer."""
+    """Layer at which that rule fails again; −1: shared up to layer L; empty: not committed."""
     status: str
-    """committed, never, untestable, too_few_concepts, too_few_wordings or undefined; a single
-    concept is descriptive or untestable."""
+    """ALL: committed, never, untestable, too_few_concepts, too_few_wordings or undefined. A single
+    concept: descriptive (its layer has no error rate) or untestable."""
     identical_input: float
-    """Share of concepts with identical layer-0 vectors."""
+    """Share of concepts whose layer-0 vector is identical in both languages."""
     shared_tokens: float
-    """Mean Jaccard overlap of span tokens with the pivot's."""
+    """Mean Jaccard overlap of the concepts' span tokens with the pivot's."""
     legacy_layer: int | None
-    """First of 3 layers with raw last-token cosine >= 0.85, as published; −1 never."""
+    """First of 3 layers with raw last-token cosine >= 0.85, the published rule; −1: never."""
     legacy_status: str
-    """as_published, or identical_input where the last token is the same."""
+    """identical_input if 10% of the concepts have identical last tokens, else as_published."""
 
     @property
     def span(self) -> str:
-        """``commitment to release``, or why there is none."""
+        """The commitment and release layer, such as ``4 to 9``, or why there are none."""
         if self.status != "committed":
             return self.status
         end = "end" if self.release_layer in (None, -1) else self.release_layer
@@ -62,13 +62,13 @@ class Contrast:
     __pydantic_config__ = records.STRICT
 
     contrast: str
-    """What is compared: kind, then the variants."""
+    """Kind of contrast, then the two variants."""
     language: str
-    """Language, or the targeted against the untargeted ones for a specificity."""
+    """Language; for a specificity contrast, the targets and the untargeted languages."""
     window: str
-    """Layers read, for each half of the concepts."""
+    """Layers averaged, for each half of the concepts."""
     estimate: float
-    """Mean difference of A over concepts."""
+    """Difference of A, mean over concepts."""
     lower: float
     """Lower end of the 95% interval."""
     upper: float
@@ -76,51 +76,51 @@ class Contrast:
     p: float
     """Sign-flip p-value over concepts, two-sided."""
     p_holm: float
-    """The same, corrected over all contrasts (Holm)."""
+    """p, corrected over all rows of the table (Holm)."""
     n: int
-    """Concepts."""
+    """Number of concepts."""
     p_language: float | None
-    """Specificity only: exact one-sided p over language labels; empty elsewhere."""
+    """Exact one-sided permutation p-value over language labels; specificity contrasts only."""
     p_language_floor: float | None
-    """The smallest that p_language can be."""
+    """The smallest possible value of p_language."""
 
 
 @dataclass(frozen=True)
 class CurveRow:
-    """A row of results/curves.csv: one observation."""
+    """A row of results/curves.csv: one curve at one layer or at final_norm."""
 
     __pydantic_config__ = records.STRICT
 
     pooling: str
-    """Tokens that the vectors average: span_mean, content_mean, last_content or last."""
+    """Tokens over which vectors are averaged: span_mean, content_mean, last_content or last."""
     measure: str
     """concept_alignment, sentence_alignment, cosine, mismatched, parallel_retrieval, ..."""
     variant: str
-    """Variant."""
+    """Name of the variant."""
     language_a: str
-    """First language (the pivot, for pairs with it); `mean` for language-agnostic means."""
+    """First language: the pivot, if the pair has it; `mean` for a mean over pairs."""
     language_b: str
-    """Second language; with_pivot or without_pivot for language-agnostic means."""
+    """Second language; with_pivot or without_pivot for a mean over pairs."""
     capture: str
-    """residual (the residual stream at `layer`) or final_norm (after the final norm)."""
+    """residual (the residual stream at `layer`) or final_norm (the output of the final norm)."""
     layer: int | None
     """0 (input of block 0) to L (output of the last block); empty for final_norm."""
     mean: float | None
-    """Estimate, in the unit of the measure; empty where undefined."""
+    """Estimate, in the unit of the measure; empty if undefined."""
     lower: float | None
-    """Lower end of the 95% interval; empty where none is computed."""
+    """Lower end of the 95% interval; empty if there is no interval."""
     upper: float | None
     """Upper end of the 95% interval."""
     p: float | None
-    """p-value corrected over layers 1..L (max-T); empty without inference."""
+    """p-value, corrected over layers 1..L (max-T); empty if there is no test."""
     p_joint: float | None
-    """p-value corrected over layers and languages together."""
+    """p-value, corrected over layers 1..L of all pairs with the pivot, or of all others."""
     n: int
-    """Concepts, or items of the parallel corpus."""
+    """Number of concepts, or of items of the parallel corpus."""
 
 
 def curve_rows(results: Results) -> Iterator[CurveRow]:
-    """Yield every observation of every curve."""
+    """Yield the rows of every curve: layers 0..L, then final_norm."""
     named = [((*key[:3], key.left, key.right), c) for key, c in results.curves.items()] + [
         ((PRIMARY[measure], measure, variant, "mean", family), c)
         for (measure, variant, family), c in results.agnostic.items()
@@ -147,7 +147,7 @@ def save_tables(
 
 
 def _marked(row: Layers) -> Layers:
-    """Write −1 for "never" where a layer was asked for: an empty cell means that it was not."""
+    """Return the row with −1 for "never"; an empty cell means that the layer was not computed."""
     commitment, release, legacy = row.commitment_layer, row.release_layer, row.legacy_layer
     if row.concept_id == "ALL" and commitment is not None and release is None:
         release = -1
