@@ -93,7 +93,8 @@ def find_decoder(causal_lm: nn.Module) -> nn.Module:
 def find_structure(causal_lm: nn.Module) -> Structure:
     """Return decoder, blocks and final norm of a causal language model in evaluation mode.
 
-    The blocks are the outermost ModuleList of ``num_hidden_layers`` modules that run. Each must run
+    The blocks are the outermost ModuleList, of as many modules as the configuration has layers,
+    that runs. Each must run
     once, in order, and map ``[text, token, hidden]`` to the same shape. The final norm is the last
     norm that runs after the last block, outside of all blocks, with that shape. Raises StudyError,
     naming the module that does not fit.
@@ -116,7 +117,9 @@ def find_structure(causal_lm: nn.Module) -> Structure:
 
 
 def _find_list(causal_lm: nn.Module, decoder: nn.Module, trace: _Trace) -> nn.ModuleList:
-    depth = getattr(decoder.config, "num_hidden_layers", None)
+    config = decoder.config
+    # In an encoder-decoder's configuration, num_hidden_layers may count the encoder's blocks.
+    depth = getattr(config, "decoder_layers", None) or getattr(config, "num_hidden_layers", None)
     inner: set[nn.Module] = set()
     found = []
     for module in decoder.modules():  # a parent before its children
