@@ -1,4 +1,4 @@
-"""Build the stimulus manifest: probes, parallel corpus and perturbation pairs of one suite."""
+"""Build the stimulus manifest of a suite: probes, parallel corpus and perturbation pairs."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from aya_probes.run_folder import RunPaths
 from aya_probes.stimuli import Manifest, Stimulus
 from aya_probes.suites import Suite
 
-MANIFEST_VERSION = 2  # raise it when the same suite and corpus would give other stimuli
+MANIFEST_VERSION = 2  # raise this number when the same suite and corpus would give other stimuli
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the stage is asked to do."""
+    """The settings of the stage."""
 
     suite: Suite
-    """Variants and languages."""
+    """The suite, with its variants and languages."""
     paths: RunPaths
     """The run folder."""
     corpus: str
     """Parallel corpus: cldr or flores."""
     flores_dir: Path | None
-    """FLORES-200 folder; None: from the hub."""
+    """FLORES-200 folder; None means the Hugging Face hub."""
     limit: int | None
-    """Only the first so many parallel items."""
+    """Number of parallel items to keep; None means all."""
     languages: tuple[str, ...] | None
-    """Only these languages; None: all of the suite."""
+    """Languages to include; None means all of the suite."""
     concepts: tuple[str, ...] | None
-    """Only these concepts; None: all."""
+    """Concepts to include; None means all."""
 
 
 def probe_stimuli(
@@ -53,7 +53,7 @@ def probe_stimuli(
 ) -> list[Stimulus]:
     """Return one stimulus per concept, language and wording.
 
-    Raises StudyError if a language is missing, or has other wordings than the rest.
+    Raises StudyError if a concept lacks a language, or its languages differ in their wordings.
     """
     stimuli = []
     for concept in concepts:
@@ -79,13 +79,13 @@ def probe_stimuli(
                 )
         if len({tuple(found) for found in wordings.values()}) != 1:
             raise StudyError(
-                f"{source}: {concept.id}: wordings differ between languages: {wordings}"
+                f"{source}: {concept.id}: wordings differ between languages, fix them: {wordings}"
             )
     return stimuli
 
 
 def parallel_stimuli(corpus: ParallelCorpus) -> list[Stimulus]:
-    """Return one stimulus per item and language of the parallel corpus."""
+    """Return one stimulus per language and item of the parallel corpus."""
     return [
         Stimulus(
             f"{corpus.metadata['corpus']}-{item}-{code}", "parallel", item, None, code, text, None
@@ -100,7 +100,7 @@ def perturbation_stimuli(
 ) -> list[Stimulus]:
     """Return the perturbed texts whose parents are among ``probes``.
 
-    Raises StudyError for a text that is its parent's.
+    Raises StudyError for a text that is the same as its parent's.
     """
     known = {probe.stimulus_id: probe for probe in probes}
     stimuli = []
@@ -108,8 +108,12 @@ def perturbation_stimuli(
         parent = f"{pair.concept_id}-{pair.language}-{pair.wording}"
         if parent not in known:
             continue
+        if pair.id in known:
+            raise StudyError(
+                f"{source}: {pair.id}: a probe has this id (concept-language-wording); rename it"
+            )
         if pair.text == known[parent].text:
-            raise StudyError(f"{source}: {pair.id}: text is the same as its parent's")
+            raise StudyError(f"{source}: {pair.id}: the text is the same as its parent's; fix it")
         stimuli.append(
             Stimulus(
                 pair.id,
@@ -128,11 +132,11 @@ def perturbation_stimuli(
 
 
 def load_corpus(config: Config, languages: Sequence[str]) -> ParallelCorpus:
-    """Return the parallel corpus that the flags ask for."""
+    """Return the parallel corpus; raises UsageError for flags that contradict each other."""
     if config.corpus == "flores":
         corpus = corpora.load_flores(languages, config.suite.pivot, config.flores_dir, config.limit)
     elif config.flores_dir is not None:
-        raise errors.UsageError("--flores-dir goes with --corpus flores")
+        raise errors.UsageError("--flores-dir needs --corpus flores")
     else:
         corpus = corpora.load_cldr(languages, config.suite.pivot)
         if config.limit is not None:
@@ -142,12 +146,12 @@ def load_corpus(config: Config, languages: Sequence[str]) -> ParallelCorpus:
 
 
 def run(config: Config) -> tuple[Path, Manifest]:
-    """Build and save the manifest; returns its path and content."""
+    """Build and save the manifest; returns its path and content. Raises StudyError for bad data."""
     suite = config.suite
     languages = command_line.choose("language", config.languages, suite.languages)
     if suite.pivot not in languages or len(languages) < 2:
         raise errors.UsageError(
-            f"--languages must name {suite.pivot!r} (the pivot) and another one"
+            f"--languages must name {suite.pivot!r} (the pivot) and another language"
         )
     probes_file, pairs_file = (
         suites.resolve_path(suite.probes),

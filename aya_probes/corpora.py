@@ -1,9 +1,9 @@
 """Parallel corpora: the same items in every language, from CLDR (offline) or FLORES.
 
-``cldr`` gives names of territories, languages, currencies, units, months and days that CLDR has in
-every language of the suite, through Babel: professionally reviewed, but names, not sentences, so
-the share of items whose string equals the English one is recorded per language. ``flores`` gives
-sentences, from a folder in the FLORES-200 layout or from ``openlanguagedata/flores_plus``.
+``cldr`` has the names of territories, languages, currencies, units, months and days that CLDR gives
+in every language of the suite, read through Babel. They are professionally reviewed. Many names
+are the same in two languages, so the share equal to the pivot's is recorded for each language.
+``flores`` has sentences, from a FLORES-200 folder or from ``openlanguagedata/flores_plus``.
 """
 
 from __future__ import annotations
@@ -18,26 +18,34 @@ from typing import Any
 import babel
 from babel import localedata
 
-from aya_probes import probes, suites
+from aya_probes import files, probes, suites
 from aya_probes.errors import StudyError
 from aya_probes.models import hub
 
-CLDR_PER_KIND = 80  # stratified: no kind outweighs the others
-CLDR_MINIMUM = 30
+CLDR_PER_KIND = 80  # so that no kind of name dominates
+CLDR_MINIMUM = 30  # names that all languages must share
 FLORES_REPO = "openlanguagedata/flores_plus"
 FLORES_SPLIT = "devtest"
+FLORES_RENAMED = {  # FLORES-200's name of a language -> that in FLORES+
+    "zho_Hans": "cmn_Hans",
+    "zho_Hant": "cmn_Hant",
+    "tgl_Latn": "fil_Latn",
+    "est_Latn": "ekk_Latn",
+    "kon_Latn": "ktu_Latn",
+}
+_FLORES_200 = {new: old for old, new in FLORES_RENAMED.items()}
 
 
 @dataclass(frozen=True)
 class ParallelCorpus:
-    """Aligned items: ``texts[language][n]`` is item ``ids[n]``."""
+    """Aligned items: ``texts[language][n]`` is item ``ids[n]`` in that language."""
 
     ids: list[str]
     """Ids of the items."""
     texts: dict[str, list[str]]
-    """The items by language, all in the order of ``ids``."""
+    """The texts by language, in the order of ``ids``."""
     metadata: dict[str, Any]
-    """Name, source, revision, licence, hash and share of strings equal to the pivot's."""
+    """Name, source, revision, licence, hash, and share of texts equal to the pivot's."""
 
 
 def _described(
@@ -83,10 +91,10 @@ _CLDR_KINDS: dict[str, Callable[[Any], dict[str, str]]] = {
 
 
 def load_cldr(languages: Sequence[str], pivot: str) -> ParallelCorpus:
-    """Return the CLDR names that exist in every language, stratified by kind.
+    """Return the CLDR names that exist in every language, at most 80 of each kind.
 
-    Items that read the same as another item of their language, or whose name is only the code
-    itself, are left out. Raises StudyError for a language that CLDR does not have.
+    A name is left out if another item of its language has it too, or if it is only the code of the
+    item. Raises StudyError for a language that CLDR lacks, and for fewer than 30 names.
     """
     data = {code: _locale_data(code) for code in languages}
     ids: list[str] = []
@@ -101,7 +109,7 @@ def load_cldr(languages: Sequence[str], pivot: str) -> ParallelCorpus:
             texts[code] += [names[code][key] for key in chosen]
     if len(ids) < CLDR_MINIMUM:
         raise StudyError(
-            f"--corpus cldr: only {len(ids)} names are shared by {', '.join(languages)}; "
+            f"--corpus cldr: {', '.join(languages)} share only {len(ids)} names; "
             "use --corpus flores"
         )
     return _described(
@@ -119,13 +127,13 @@ def load_cldr(languages: Sequence[str], pivot: str) -> ParallelCorpus:
 
 
 def _locale_data(code: str) -> localedata.LocaleDataDict:
-    """Return CLDR's data of a language, in a copy of its own.
+    """Return an independent copy of CLDR's data of a language.
 
-    Babel's locales share the tables that a language inherits, and write into them what they look
-    up: after Swahili's weekdays are read, another language that inherits the same table gets them.
+    In Babel, languages share the tables that they inherit, and a look-up writes into them: after
+    Swahili's weekdays are read, another language that inherits the same table has them too.
     """
     try:
-        name = str(babel.Locale.parse(code))
+        name = str(babel.Locale.parse(code, sep="-"))
     except (babel.UnknownLocaleError, ValueError):
         raise StudyError(
             f"--corpus cldr: CLDR has no language {code!r}; use --corpus flores"
@@ -134,12 +142,12 @@ def _locale_data(code: str) -> localedata.LocaleDataDict:
 
 
 def _choose_names(kind: str, names: dict[str, dict[str, str]]) -> list[str]:
-    """Return the keys of at most ``CLDR_PER_KIND`` names that every language has, by hash."""
+    """Return the keys of ``CLDR_PER_KIND`` names, or fewer, that all languages have (by hash)."""
     shared = set.intersection(*(set(table) for table in names.values()))
     usable = [
         key for key in sorted(shared) if all(_is_name(table[key], key) for table in names.values())
     ]
-    for table in names.values():  # one item per name: no two items of a language read the same
+    for table in names.values():  # keep one item per name: no two items of a language are equal
         first: dict[str, str] = {}
         for key in usable:
             first.setdefault(table[key], key)
@@ -158,7 +166,7 @@ def _is_name(name: str, key: str) -> bool:
 def load_flores(
     languages: Sequence[str], pivot: str, folder: Path | None, limit: int | None
 ) -> ParallelCorpus:
-    """Return FLORES devtest sentences from ``folder``, or from the hub where it is None.
+    """Return FLORES devtest sentences from ``folder``; None means the Hugging Face hub.
 
     Raises StudyError for a missing file, a blank line or unequal line counts.
     """
@@ -170,16 +178,17 @@ def load_flores(
     }
     if folder is not None:
         metadata |= {"source": "FLORES-200 folder", "revision": None}
-        files = {c: folder / FLORES_SPLIT / f"{known[c].flores}.{FLORES_SPLIT}" for c in languages}
-        texts = {code: _flores_file(path) for code, path in files.items()}
-        named = {code: str(path) for code, path in files.items()}
+        paths = {code: _flores_path(folder, known[code].flores) for code in languages}
+        texts = {code: _flores_file(path) for code, path in paths.items()}
+        named = {code: str(path) for code, path in paths.items()}
     else:
         metadata |= {"source": FLORES_REPO}
-        texts, metadata["revision"] = _flores_hub({c: known[c].flores for c in languages})
-        named = {code: f"{FLORES_REPO}/{known[code].flores}" for code in languages}
+        configs = {c: FLORES_RENAMED.get(known[c].flores, known[c].flores) for c in languages}
+        texts, metadata["revision"] = _flores_hub(configs)
+        named = {code: f"{FLORES_REPO}/{config}" for code, config in configs.items()}
     counts = {named[code]: len(lines) for code, lines in texts.items()}
     if len(set(counts.values())) != 1:
-        raise StudyError(f"unequal line counts: {counts}; the corpus is not aligned")
+        raise StudyError(f"the corpus is not aligned: line counts differ: {counts}")
     for code, lines in texts.items():
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -191,21 +200,32 @@ def load_flores(
     return _described(ids, texts, pivot, metadata)
 
 
+def _flores_path(folder: Path, name: str) -> Path:
+    """Return the file of a language, under the name that it has in FLORES-200 or in FLORES+."""
+    paths = [
+        folder / FLORES_SPLIT / f"{code}.{FLORES_SPLIT}"
+        for code in (name, FLORES_RENAMED.get(name), _FLORES_200.get(name))
+        if code is not None
+    ]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
 def _flores_file(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        content = path.read_bytes()
     except OSError as error:
         raise StudyError(
             f"{path}: {error.strerror}; --flores-dir must hold "
             f"{FLORES_SPLIT}/eng_Latn.{FLORES_SPLIT} …"
         ) from None
-    except UnicodeDecodeError as error:
-        raise StudyError(f"{path}: not UTF-8 ({error})") from None
-    return [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
+    lines = files.decode(content, str(path), "fetch the corpus again").split("\n")
+    while lines and not lines[-1].strip():  # blank lines at the end are no sentences
+        lines.pop()
+    return [line.rstrip("\r") for line in lines]
 
 
 def _flores_hub(configs: dict[str, str]) -> tuple[dict[str, list[str]], str]:
-    """Return the sentences by language and the commit that they come from."""
+    """Return the sentences by language, and the commit that they come from."""
     import datasets
     from pyarrow import ArrowException
 

@@ -1,10 +1,11 @@
-"""Read and write files: whole or not at all, hashed, and with errors that name the fix.
+"""Read and write files: atomic writes, hashes, and errors that say how to fix them.
 
-JSON is UTF-8 with sorted keys and a final newline. The same data gives the same bytes.
+JSON is UTF-8 with sorted keys and a final newline, so the same data gives the same bytes.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import io
@@ -32,7 +33,7 @@ _TEMPORARY = ".writing-"
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path``; on success it replaces ``path``, synced to disk."""
+    """Open a temporary file beside ``path``; on success it is synced and replaces ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f"{_TEMPORARY}{path.name}-", dir=path.parent)
     try:
@@ -53,7 +54,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files that a killed run left in ``folder``.
 
-    Call it only with the run folder's lock held: another run could be writing there.
+    Hold the lock of the run folder when calling it, as another run could be writing there.
     """
     for path in folder.glob(f"{_TEMPORARY}*"):
         path.unlink(missing_ok=True)
@@ -83,7 +84,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _sums(path: Path) -> tuple[Path, str] | None:
-    """Return the SHA256SUMS that covers ``path`` and its name there (read by ``sha256sum -c``)."""
+    """Return the SHA256SUMS file that lists ``path``, and its name there (for ``sha256sum -c``)."""
     if path.parent.name == "results":
         return path.parent / "SHA256SUMS", path.name
     if path.name == "p1_edge_cases.json":
@@ -108,42 +109,55 @@ def _record_sum(path: Path, content: bytes) -> None:
 
 
 def _check_sum(path: Path, content: bytes, make: str) -> None:
-    """Raise StudyError for a result that is not what its SHA256SUMS lists, if one lists it."""
+    """Raise StudyError if SHA256SUMS lists another hash for the file; unlisted files pass."""
     where = _sums(path)
     expected = _read_sums(where[0]).get(where[1]) if where else None
     if where and expected and hashlib.sha256(content).hexdigest() != expected:
         raise StudyError(
-            f"{path}: altered since it was written ({where[0]}); regenerate it with: {make}"
+            f"{path}: altered since it was written (see {where[0]}); regenerate it with: {make}"
         )
 
 
 def matches_sum(path: Path) -> bool:
-    """Return whether a result is there and is what its SHA256SUMS lists."""
+    """Return whether a result exists and has the hash that SHA256SUMS lists."""
     where = _sums(path)
     if where is None or not path.is_file():
         return False
     return _read_sums(where[0]).get(where[1]) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def decode(content: bytes, source: str, fix: str) -> str:
+    """Return the text of a file's bytes, which are UTF-8, without a byte order mark.
+
+    Raises StudyError naming ``source`` and the line for any other encoding; it ends with ``fix``.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise StudyError(f"{source}: is UTF-16, not UTF-8; save it as UTF-8, or {fix}")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise StudyError(
+            f"{source}: line {line}: not UTF-8 ({error.reason}); save it as UTF-8, or {fix}"
+        ) from None
+
+
 def load_json(path: Path, make: str) -> Any:
-    """Read JSON; raises StudyError naming ``path`` and the command ``make`` that writes it."""
+    """Read JSON; raises StudyError with ``path`` and ``make``, the command that writes it."""
     try:
         content = path.read_bytes()
         _check_sum(path, content, make)
-        text = content.decode("utf-8")
     except FileNotFoundError:
         raise StudyError(f"{path}: missing; make it with: {make}") from None
     except IsADirectoryError:
         raise StudyError(f"{path}: is a folder, not a file; move it away, then: {make}") from None
-    except UnicodeDecodeError as error:
-        raise StudyError(f"{path}: not UTF-8 ({error}); regenerate it with: {make}") from None
     except (OSError, ValueError) as error:
         raise StudyError(f"{path}: cannot be read ({error})") from None
-    return parse_json(text, str(path), make)
+    return parse_json(decode(content, str(path), f"make it with: {make}"), str(path), make)
 
 
 def parse_json(text: str, source: str, make: str) -> Any:
-    """Parse JSON; raises StudyError for NaN, infinities and lone surrogates, which JSON forbids."""
+    """Parse JSON; raises StudyError for bad syntax, NaN, infinities and lone surrogates."""
     try:
         data = json.loads(text, parse_float=_finite_float, parse_constant=_finite_float)
         if re.search(r"\\u[dD][89a-fA-F]", text):
@@ -167,9 +181,9 @@ def _finite_float(text: str) -> float:
 
 
 def need(record: Any, name: str, kind: type | tuple[type, ...], where: str, make: str) -> Any:
-    """Return field ``name`` of a parsed JSON object if it is there and of type ``kind``.
+    """Return field ``name`` of a parsed JSON object, which must be of type ``kind``.
 
-    Raises StudyError naming ``where``, the field and the command ``make`` that writes the file.
+    Otherwise raises StudyError with ``where``, the field and ``make``, the command that writes it.
     """
     if not isinstance(record, dict) or name not in record:
         raise StudyError(
@@ -192,19 +206,19 @@ def need_name(record: Any, name: str, where: str, make: str) -> str:
     value = str(need(record, name, str, where, make))
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
         raise StudyError(
-            f"{where}: field {name!r} must be at most 100 letters, digits, . _ -, is "
+            f"{where}: field {name!r} must be at most 100 letters, digits, . _ - but is "
             f"{value[:60]!r}; fix it or regenerate it with: {make}"
         )
     return value
 
 
 def save_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a long table: floats with 6 significant digits, missing values empty."""
+    """Write a table as CSV: floats with 6 significant digits, missing values as empty cells."""
     _write(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
 
 
 def load_csv(path: Path, columns: tuple[str, ...], make: str) -> pd.DataFrame:
-    """Read a CSV as text cells, empty ones as ''; raises StudyError for a missing column."""
+    """Return a CSV with all cells as text; raises StudyError if it is unreadable or incomplete."""
     import pandas as pd
 
     try:
@@ -224,10 +238,10 @@ def load_csv(path: Path, columns: tuple[str, ...], make: str) -> pd.DataFrame:
 
 
 def finite(value: float, digits: int = 6) -> float | None:
-    """Round a number for JSON; NaN becomes None."""
+    """Return a number rounded to ``digits`` significant digits; NaN and infinities become None."""
     return None if not math.isfinite(value) else float(f"{value:.{digits}g}")
 
 
 def finite_list(values: np.ndarray, digits: int = 5) -> list[float | None]:
-    """Round a vector for JSON; NaN becomes None."""
+    """Return a vector rounded for JSON as in ``finite``."""
     return [finite(float(value), digits) for value in values]

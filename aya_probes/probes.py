@@ -1,24 +1,25 @@
-"""Concept probes and perturbation pairs: the texts that this project wrote."""
+"""Load the concept probes and perturbation pairs, the texts written for this project."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+import unicodedata
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from aya_probes import errors, files
 from aya_probes.errors import StudyError
 
-MAX_CHARACTERS = 10_000  # of a text: a sentence, not a document
+MAX_CHARACTERS = 10_000  # a text is a sentence, not a document
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # Unicode's Cc and Cs
 
 
 def check_text(text: str, where: str, fix: str) -> str:
-    """Return ``text`` if it can be a stimulus.
+    """Return ``text`` unchanged if it can be a stimulus.
 
-    Zero-width and bidirectional characters are data and stay. Raises StudyError for an empty or
-    over-long text, control characters and lone surrogates; its message ends with ``fix``.
+    Raises StudyError for an empty or too long text, control characters and lone surrogates; the
+    message ends with ``fix``. Zero-width and bidirectional characters are allowed.
     """
     if not text.strip():
         raise StudyError(f"{where}: the text is empty; {fix}")
@@ -30,7 +31,7 @@ def check_text(text: str, where: str, fix: str) -> str:
     hidden = _CONTROL.search(text)
     if hidden:
         raise StudyError(
-            f"{where}: the text holds {errors.escape_hidden(hidden[0])}, a control character or "
+            f"{where}: the text has {errors.escape_hidden(hidden[0])}, a control character or "
             f"lone surrogate, at position {hidden.start()}; {fix}"
         )
     return text
@@ -41,15 +42,15 @@ class ProbeSentence:
     """A carrier sentence and the concept's surface form in it."""
 
     wording: int
-    """Number of the sentence; the same in every language."""
+    """Number of the sentence frame, the same in every language."""
     text: str
     """The sentence."""
     surface: str
-    """The concept's form in it, which occurs once."""
+    """The form of the concept in the sentence; it occurs exactly once."""
 
     @property
     def span(self) -> tuple[int, int]:
-        """First and last + 1 character of the surface form."""
+        """Start and end (exclusive) of the surface form, in characters."""
         start = self.text.index(self.surface)
         return start, start + len(self.surface)
 
@@ -67,7 +68,7 @@ class Concept:
     terms: dict[str, str]
     """The concept's term by language."""
     sources: dict[str, list[str]]
-    """Where each term comes from, by language."""
+    """Sources of each term, by language."""
     sentences: dict[str, list[ProbeSentence]]
     """Carrier sentences by language, in the order of their wordings."""
     notes: dict[str, str] = field(default_factory=dict)
@@ -75,7 +76,7 @@ class Concept:
 
 
 def load_probes(path: Path) -> list[Concept]:
-    """Load the concept probes; raises StudyError naming concept, language and sentence."""
+    """Load the concept probes; raises StudyError with the concept, language and sentence."""
     make = "git checkout data/concept_probes.json (or fix the file)"
     raw = files.load_json(path, make)
     concepts = []
@@ -95,7 +96,7 @@ def load_probes(path: Path) -> list[Concept]:
             ]
             wordings = [sentence.wording for sentence in sentences[code]]
             if sorted(set(wordings)) != wordings or not wordings:
-                raise StudyError(f"{here}: wordings must be distinct and in order, are {wordings}")
+                raise StudyError(f"{here}: wordings must be distinct and in order; fix {wordings}")
         concepts.append(
             Concept(
                 cid,
@@ -108,7 +109,7 @@ def load_probes(path: Path) -> list[Concept]:
             )
         )
     if len({concept.id for concept in concepts}) != len(concepts):
-        raise StudyError(f"{path}: concepts: an id occurs twice")
+        raise StudyError(f"{path}: concepts: an id occurs twice; fix it")
     return concepts
 
 
@@ -120,26 +121,50 @@ def _probe_sentence(raw: Any, where: str, make: str) -> ProbeSentence:
     )
     check_text(sentence.text, f"{where}: wording {sentence.wording}", "fix the sentence")
     count = sentence.text.count(sentence.surface) if sentence.surface else 0
+    if count == 0 and (same := _equivalent(sentence.surface, sentence.text)):
+        return replace(sentence, surface=same)
     if count != 1:
         raise StudyError(
             f"{where}: wording {sentence.wording}: surface {sentence.surface[:60]!r} occurs "
-            f"{count} times in its sentence, must occur once; fix `surface`"
+            f"{count} times in its sentence; it must occur once; fix `surface`"
         )
     return sentence
 
 
+def _equivalent(surface: str, text: str) -> str | None:
+    """Return the one part of ``text`` that differs from ``surface`` by its Unicode form only.
+
+    A keyboard may write é as one character and a file as two (canonical equivalence, NFC). None if
+    there is no such part, or more than one.
+    """
+    wanted = unicodedata.normalize("NFC", surface)
+    decomposed = len(unicodedata.normalize("NFD", surface))
+    found = {
+        (start, end)
+        for start in range(len(text))
+        if not unicodedata.combining(text[start])
+        for end in range(start + 1, min(start + decomposed, len(text)) + 1)
+        if (end == len(text) or not unicodedata.combining(text[end]))
+        and unicodedata.normalize("NFC", text[start:end]) == wanted
+    }
+    if len(found) != 1:
+        return None
+    ((start, end),) = found
+    return text[start:end] if text.count(text[start:end]) == 1 else None
+
+
 @dataclass(frozen=True)
 class Perturbation:
-    """A changed form of a probe sentence, its failure category known by construction."""
+    """A changed probe sentence whose failure category is known by construction."""
 
     id: str
     """Id, such as CODE_SWITCH-C01-hi."""
     category: str
-    """Failure category."""
+    """Failure category that the text was made for."""
     language: str
     """Language of the parent (BCP-47)."""
     tag: str
-    """BCP-47 of the perturbed text."""
+    """Language tag of the perturbed text (BCP-47)."""
     concept_id: str
     """Concept of the parent."""
     wording: int
@@ -147,11 +172,11 @@ class Perturbation:
     text: str
     """The perturbed text."""
     change: str
-    """What was changed, in words."""
+    """Description of the change."""
 
 
 def load_perturbations(path: Path) -> tuple[list[Perturbation], dict[str, list[str]]]:
-    """Load the perturbation pairs, and the formal terms by language."""
+    """Load the perturbation pairs, and the formal terms by language; StudyError for bad data."""
     make = "git checkout data/perturbations.json (or fix the file)"
     raw = files.load_json(path, make)
     pairs = []
@@ -164,7 +189,7 @@ def load_perturbations(path: Path) -> tuple[list[Perturbation], dict[str, list[s
         check_text(text["text"], where, "fix `text`")
         pairs.append(Perturbation(wording=files.need(row, "wording", int, where, make), **text))
     if len({pair.id for pair in pairs}) != len(pairs):
-        raise StudyError(f"{path}: pairs: an id occurs twice")
+        raise StudyError(f"{path}: pairs: an id occurs twice; fix it")
     lexicons = files.need(raw, "lexicons", dict, str(path), make)
     for code, terms in lexicons.items():
         if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms):

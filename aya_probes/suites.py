@@ -1,11 +1,11 @@
-"""Suites: a set of variants of one model and its languages, declared in TOML.
+"""Suites: variants of one model, and the languages to compare, declared in TOML.
 
-No model name, layer count or language list is in code: ``data/suites/`` and
-``data/languages.toml`` hold them.
+The code has no model names, layer counts or lists of languages: they are in ``data/suites/`` and
+``data/languages.toml``.
 
-A suite need not repeat itself. ``[defaults]`` gives keys to every variant of its file.
-``extends = "mini"`` (a shipped suite, or the path of a TOML file) takes over all that another
-suite says; what the file says itself wins, and a variant of the same name is replaced whole.
+``[defaults]`` gives keys to every variant of the file. ``extends = "mini"`` (a shipped suite, or
+the path of a TOML file) inherits all keys of another suite. The file's own keys override them, and
+a variant of the same name is replaced completely.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from aya_probes import errors, project
+from aya_probes import errors, files, project
 
 SUITE_DIR = project.ROOT / "data" / "suites"
 LANGUAGE_FILE = project.ROOT / "data" / "languages.toml"
 DEFAULT_SUITE = "mini"
 ROLES = ("base", "control", "regional", "untrained")
 CORPORA = ("flores", "cldr")
-Table = dict[str, Any]  # a TOML table as it was read
+Table = dict[str, Any]  # a TOML table
 
 
 @dataclass(frozen=True)
 class Language:
-    """One row of ``data/languages.toml``."""
+    """One entry of ``data/languages.toml``."""
 
     code: str
-    """BCP-47, as used in every artefact."""
+    """Language code (BCP-47), as used in every artefact."""
     name: str
     """English name."""
     script: str
-    """ISO 15924, such as Latn."""
+    """Script (ISO 15924), such as Latn."""
     flores: str
     """FLORES config, such as eng_Latn."""
     ntrex: str
-    """File code of NTREX-128; empty where it has none."""
+    """Code of the language in NTREX-128; empty if it has none."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One model of a suite: where its weights come from and what part it plays."""
+    """One model of a suite: the source of its weights, and its role."""
 
     name: str
     """Name of the variant, and of its folder in a run."""
     role: str
     """base, control, regional or untrained."""
     repo: str | None = None
-    """Repository on the Hugging Face hub; with ``package``: where tokenizer facts come from."""
+    """Hugging Face hub repository; with ``package``, only the source of tokenizer settings."""
     revision: str | None = None
     """Branch, tag or commit of ``repo``."""
     path: str | None = None
@@ -67,9 +67,9 @@ class Variant:
     targets: tuple[str, ...] = ()
     """Languages that the variant was tuned for."""
     default: bool = True
-    """A run without ``--variants`` includes it."""
+    """Whether a run without ``--variants`` includes it."""
     seed: int = 0
-    """Seed of the random weights, for the role untrained."""
+    """Seed of the random weights of the role untrained."""
     note: str | None = None
     """Remark for readers of the suite."""
 
@@ -83,21 +83,21 @@ class Suite:
     pivot: str
     """Language that all others are compared with (BCP-47)."""
     languages: tuple[str, ...]
-    """All languages, the pivot among them."""
+    """All languages, including the pivot."""
     corpus: str
     """Parallel corpus: cldr or flores."""
     variants: tuple[Variant, ...]
-    """The models, in the order of the file."""
+    """The variants, in the order of the file."""
     probes: str = "data/concept_probes.json"
-    """File of the concept probes; relative paths start at the repository."""
+    """File of the concept probes, relative to the repository or absolute."""
     perturbations: str = "data/perturbations.json"
-    """File of the perturbation pairs."""
+    """File of the perturbation pairs, relative to the repository or absolute."""
     label: str = ""
-    """What figures and reports call the model."""
+    """Name of the model in figures and reports."""
     note: str = ""
-    """What a reader must know of the suite."""
+    """Caution for readers of the results."""
     allow_cpu: bool = False
-    """On Modal: compute without a GPU rather than stop."""
+    """Whether a Modal container without a GPU computes on the CPU instead of stopping."""
 
     def variant(self, name: str) -> Variant:
         """Return the variant called ``name``; raises UsageError listing the valid names."""
@@ -115,19 +115,19 @@ class Suite:
         return [variant.name for variant in self.variants if variant.default]
 
     def by_role(self, role: str) -> list[Variant]:
-        """Return the variants that play ``role``."""
+        """Return the variants with this role."""
         return [variant for variant in self.variants if variant.role == role]
 
     def to_dict(self) -> Table:
         """Return the suite as plain JSON types, for the manifest."""
         plain = _plain(asdict(self))
-        if not self.allow_cpu:  # as in manifests written before this key
+        if not self.allow_cpu:  # manifests written before this key existed lack it
             del plain["allow_cpu"]
         return plain
 
     @classmethod
     def from_dict(cls, raw: Table, source: str) -> Suite:
-        """Rebuild a suite from a manifest; ``source`` names the file in errors."""
+        """Return the suite in a manifest; raises StudyError, in which ``source`` names the file."""
         entries = raw.get("variants", [])
         tables: Table = {}
         for entry in entries if isinstance(entries, list) else []:
@@ -147,7 +147,7 @@ def _plain(value: Any) -> Any:
 
 
 def load_languages(path: Path = LANGUAGE_FILE) -> dict[str, Language]:
-    """Return every known language by BCP-47 code."""
+    """Return all known languages by BCP-47 code; raises StudyError for a bad file."""
     languages = {}
     for code, row in _read_toml(path).items():
         where = f"{path}: [{code}]"
@@ -162,14 +162,14 @@ def load_languages(path: Path = LANGUAGE_FILE) -> dict[str, Language]:
 
 
 def suite_names() -> list[str]:
-    """Return the suites that ship with the project."""
+    """Return the names of the shipped suites."""
     return sorted(path.stem for path in SUITE_DIR.glob("*.toml"))
 
 
 def load_suite(name_or_path: str) -> Suite:
     """Load a suite by name or from a TOML path.
 
-    Raises UsageError for an unknown name, StudyError for a file that breaks the schema.
+    Raises UsageError for an unknown name, and StudyError for a file that breaks the schema.
     """
     path = _suite_path(name_or_path)
     if path is None:
@@ -183,14 +183,14 @@ def load_suite(name_or_path: str) -> Suite:
 
 
 def _suite_path(name_or_path: str, folder: Path = Path()) -> Path | None:
-    """Return the TOML file that a name or a path from ``folder`` means; None if unknown."""
+    """Return the TOML file of a suite's name or path (from ``folder``); None if unknown."""
     if name_or_path.endswith(".toml"):
         return folder / name_or_path
     return SUITE_DIR / f"{name_or_path}.toml" if name_or_path in suite_names() else None
 
 
 def _read_suite(path: Path, children: tuple[Path, ...]) -> Table:
-    """Return what a suite file says, and what it extends; ``children`` are the files on the way."""
+    """Return the merged table of a suite file and its parents; ``children`` extend ``path``."""
     raw = _check_types(_read_toml(path), {**_SUITE_TYPES, **_INHERITANCE_TYPES}, str(path))
     parent, defaults = raw.pop("extends", None), raw.pop("defaults", {})
     _check_types(defaults, _VARIANT_TYPES, f"{path}: defaults")
@@ -220,7 +220,7 @@ def _read_parent(parent: str, path: Path, children: tuple[Path, ...]) -> Table:
 
 
 def _locate(variant: Table, folder: Path) -> Table:
-    """Return a variant's table with its paths, which start at ``folder``, spelled portably."""
+    """Return a variant's table with its paths, given relative to ``folder``, made portable."""
     paths = {
         key: _portable(folder / variant[key])
         for key in ("path", "adapter")
@@ -230,9 +230,9 @@ def _locate(variant: Table, folder: Path) -> Table:
 
 
 def _portable(path: Path) -> str:
-    """Spell a path relative to the repository where it lies inside it, else absolute."""
+    """Return a path relative to the repository if it is inside it, and else absolute."""
     if "\0" in str(path):
-        return str(path)  # not a path; refused with the other control characters
+        return str(path)  # not a path; _check_types refuses it
     resolved = path.resolve()
     return (
         resolved.relative_to(project.ROOT).as_posix()
@@ -242,14 +242,14 @@ def _portable(path: Path) -> str:
 
 
 def resolve_path(path: str) -> Path:
-    """Return the file that a suite's path names (relative paths start at the repository)."""
+    """Return the absolute path of a path in a suite, which is relative to the repository."""
     return Path(path) if Path(path).is_absolute() else project.ROOT / path
 
 
 def _read_toml(path: Path) -> Table:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(files.decode(path.read_bytes(), str(path), "restore it"))
+    except tomllib.TOMLDecodeError as error:
         raise errors.StudyError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         raise errors.StudyError(f"{path}: cannot be read: {error.strerror}") from None
@@ -293,7 +293,7 @@ def _check_types(raw: Table, types: dict[str, type], where: str) -> Table:
             raise errors.StudyError(f"{where}: {errors.unknown('key', key, types)}")
         if not isinstance(value, types[key]) or (types[key] is int and isinstance(value, bool)):
             kind = types[key].__name__
-            raise errors.StudyError(f"{where}: {key} must be a {kind}, is {_short(value)}")
+            raise errors.StudyError(f"{where}: {key} must be a {kind}, but is {_short(value)}")
         for text in value if isinstance(value, list) else [value]:
             if isinstance(value, list) and not isinstance(text, str):
                 raise errors.StudyError(f"{where}: {key} must hold strings, holds {_short(text)}")
@@ -324,7 +324,7 @@ def _parse_suite(raw: Table, source: str) -> Suite:
         if code not in known:
             valid = errors.unknown("language", code, known)
             raise errors.StudyError(
-                f"{source}: languages: {valid} (add a row to data/languages.toml)"
+                f"{source}: languages: {valid} (add an entry to data/languages.toml)"
             )
     if len(set(languages)) != len(languages):
         raise errors.StudyError(f"{source}: languages: a language is listed twice")
@@ -340,7 +340,7 @@ def _parse_suite(raw: Table, source: str) -> Suite:
 
 def _parse_variant(name: str, raw: Any, languages: tuple[str, ...], source: str) -> Variant:
     where = f"{source}: variants.{name}"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # names a folder of the run
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # it becomes a folder name
         named = f"{source}: variants: {_short(name)}"
         raise errors.StudyError(f"{named}: a variant's name must be letters, digits, _ and -")
     if not isinstance(raw, dict):
@@ -350,17 +350,15 @@ def _parse_variant(name: str, raw: Any, languages: tuple[str, ...], source: str)
         raise errors.StudyError(f"{where}: {errors.unknown('role', raw.get('role'), ROLES)}")
     given = [key for key in ("path", "package", "repo") if raw.get(key)]
     if not given:
-        raise errors.StudyError(f"{where}: needs one source: repo, path or package")
+        raise errors.StudyError(f"{where}: a source is missing: give repo, path or package")
     if "path" in given and len(given) > 1:
-        raise errors.StudyError(f"{where}: path cannot stand with {given[1]}: name one source")
+        raise errors.StudyError(f"{where}: path and {given[1]} exclude each other; keep one")
     if raw.get("repo") and not re.fullmatch(_REPOSITORY, raw["repo"]):
         raise errors.StudyError(
             f"{where}: repo {_short(raw['repo'])} is not a hub name (owner/name)"
         )
     if raw.get("package") and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", raw["package"]):
-        raise errors.StudyError(
-            f"{where}: package {_short(raw['package'])} is not a package's name"
-        )
+        raise errors.StudyError(f"{where}: package {_short(raw['package'])} is not a package name")
     if "package" in given and not raw.get("sha256"):
         raise errors.StudyError(f"{where}: package needs sha256, the hash of the weights in it")
     targets = tuple(raw.get("targets", ()))

@@ -200,7 +200,7 @@ def test_flores_folder_is_aligned_by_line(tmp_path: Path, flores: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("one\n", "unequal line counts"), ("one\n\n", "line 2 is blank"), (None, "No such file")],
+    [("one\n", "line counts differ"), ("\ntwo\n", "line 1 is blank"), (None, "No such file")],
 )
 def test_broken_flores_is_refused_by_name(
     tmp_path: Path, flores: Path, capsys: Any, content: str | None, message: str

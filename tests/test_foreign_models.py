@@ -127,8 +127,8 @@ class Twice(torch.nn.Module):
 
 def test_blocks_that_run_twice_or_not_in_order_are_refused() -> None:
     model = tiny_model("llama", seed=0).eval()
-    layers = model.model.layers  # type: ignore[union-attr]
-    layers[3] = Twice(layers[1])  # type: ignore[index,operator]
+    layers = model.model.layers
+    layers[3] = Twice(layers[1])
     with pytest.raises(StudyError, match=r"layers\.1 \(LlamaDecoderLayer\) runs 2 times"):
         structure.find_structure(model)
 

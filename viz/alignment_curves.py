@@ -83,7 +83,8 @@ def plot_panels(results: Results, languages: Sequence[str]) -> Figure:
     first.set_ylabel("concept alignment A (0 = chance)")
     low, high = first.get_ylim()
     first.set_ylim(low, high + 0.35 * (high - low))  # room for the legend
-    first.legend(fontsize=8, loc="upper left")
+    if first.get_legend_handles_labels()[0]:
+        first.legend(fontsize=8, loc="upper left")
     axes[1][0].legend(fontsize=8, loc="lower left")
     what = "A: different wordings, concept tokens, centred; dot: after the final norm"
     caption = figures.caption(results.info, what, width=54 * count)

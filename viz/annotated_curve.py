@@ -34,8 +34,8 @@ VERDICTS = {
 
 def strongest_cell(
     results: Results, variants: Sequence[str], languages: Sequence[str]
-) -> tuple[str, str]:
-    """Return the (variant, language) with the highest peak among testable cells."""
+) -> tuple[str, str] | None:
+    """Return the (variant, language) with the highest peak among testable cells, if there is one."""
     heights = []
     for variant in variants:
         for code in languages:
@@ -43,12 +43,17 @@ def strongest_cell(
             if curve is None or curve.peak is None or results.is_untestable(variant, code):
                 continue
             heights.append((float(curve.array()[curve.peak]), variant, code))
-    if not heights:
-        raise StudyError(
-            "results/alignment_curves.json: no testable cell to draw; choose others "
-            "with --variants and --languages"
+    return max(heights)[1:] if heights else None
+
+
+def _nothing(results: Results) -> str:
+    """Return why there is no cell to draw, and what to do."""
+    if results.info.wordings == 1:
+        return (
+            "each concept has one wording, and concept alignment compares different ones: nothing "
+            "to draw; add a second wording to the probes file"
         )
-    return max(heights)[1:]
+    return "no testable cell to draw; choose others with --variants and --languages"
 
 
 def describe(results: Results, curve: Curve, variant: str, language: str) -> list[str]:
@@ -114,18 +119,25 @@ def plot(results: Results, variant: str, language: str) -> tuple[Figure, list[Dr
     return figure, drawn
 
 
-def run(run_dir: Path, variants: Sequence[str] | None, languages: Sequence[str] | None) -> Path:
-    """Draw and save the figure; returns its path."""
+def run(
+    run_dir: Path, variants: Sequence[str] | None, languages: Sequence[str] | None
+) -> Path | None:
+    """Draw and save the figure; returns its path, or None where a run has no cell to draw."""
     paths = RunPaths(run_dir)
     results = load_results(paths.curves)
     info = results.info
     trained = [v for v in info.variants if info.roles[v] != "untrained"]
-    variant, language = strongest_cell(
+    cell = strongest_cell(
         results,
         command_line.choose("variant", variants, info.variants) if variants else trained,
         command_line.choose("language", languages, info.others),
     )
-    figure, drawn = plot(results, variant, language)
+    if cell is None:
+        if variants or languages:
+            raise StudyError(f"{paths.curves}: {_nothing(results)}")
+        print(f"{paths.curves}: {_nothing(results)}")
+        return None
+    figure, drawn = plot(results, *cell)
     return figures.save(
         figure, DrawnPoint, drawn, paths.assets / "annotated_rise_peak_collapse.png"
     )
@@ -141,9 +153,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and draw; returns the exit code."""
     args = build_parser().parse_args(argv)
-    return command_line.run_stage(
-        "viz/annotated_curve.py", lambda: print(run(args.run_dir, args.variants, args.languages))
-    )
+
+    def stage() -> None:
+        if path := run(args.run_dir, args.variants, args.languages):
+            print(path)
+
+    return command_line.run_stage("viz/annotated_curve.py", stage)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,8 @@ def label(text: Text, parent: Text, rules: LanguageRules) -> list[str]:
     marks = _edge_marks(text.text) - _edge_marks(parent.text)
     if mixed:
         marks.discard("bidi mix")  # a second script is CODE_SWITCH, not UNICODE_EDGE
-    unlisted = text.tag.split("-")[0] not in rules.languages
+    listed = {_primary_subtag(code) for code in rules.languages}
+    unlisted = _primary_subtag(text.tag) not in listed
     holds = {
         "UNICODE_EDGE": bool(marks),
         "TRANSLITERATION": not rules.latin_script and _latin_share(text.text) >= LATIN_SHARE,
@@ -105,6 +106,11 @@ def label(text: Text, parent: Text, rules: LanguageRules) -> list[str]:
         "LOW_RESOURCE_VARIANT": unlisted or text.fertility >= FERTILITY_RATIO * parent.fertility,
     }
     return [category for category in CATEGORIES if holds[category]]
+
+
+def _primary_subtag(tag: str) -> str:
+    """Return the language of a BCP-47 tag, without script and region."""
+    return tag.split("-")[0].lower()
 
 
 def _edge_marks(text: str) -> set[str]:
