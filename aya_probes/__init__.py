@@ -1,6 +1,6 @@
-"""Cross-lingual concept probes; how to use them from Python is in docs/python.md.
+"""Cross-lingual concept probes; docs/python.md shows how to use them from Python.
 
-The names below are imported when they are first used: ``import aya_probes`` itself loads nothing.
+The names below are imported when they are first used, so ``import aya_probes`` is fast.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MODULES = {
     "residual_vectors": "extraction.vectors",
 }
 
-if not TYPE_CHECKING:  # a type checker would believe that every name exists
+if not TYPE_CHECKING:  # with it, a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
         if name not in _MODULES:

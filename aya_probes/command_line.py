@@ -1,4 +1,4 @@
-"""Flags that the stages share, and how a stage ends: messages and exit codes."""
+"""The flags that stages share, and the messages and exit codes with which a stage ends."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def comma_list(text: str) -> tuple[str, ...]:
-    """Split ``a,b,c``; raises ArgumentTypeError for an empty or a repeated item."""
+    """Return the items of ``a,b,c``; raises ArgumentTypeError for an empty or a repeated item."""
     items = tuple(item.strip() for item in text.split(","))
     if not all(items):
         raise argparse.ArgumentTypeError(f"{text!r} is not a comma-separated list")
     if len(set(items)) != len(items):
-        raise argparse.ArgumentTypeError(f"{text!r} names an item twice")
+        raise argparse.ArgumentTypeError(f"{text!r} has an item twice")
     return items
 
 
 def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1; raises ArgumentTypeError for anything else."""
+    """Return a whole number of at least 1; raises ArgumentTypeError for other text."""
     try:
         value = int(text)
     except ValueError:
@@ -55,15 +55,15 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "batch-size": {
         "type": positive_int,
         "metavar": "TOKENS",
-        "help": "tokens computed at once (default 512 on CPU, 8192 on a GPU)",
+        "help": "largest number of tokens per batch (default 512 on CPU, 8192 on a GPU)",
     },
-    "limit": {"type": positive_int, "metavar": "N", "help": "only the first N parallel items"},
+    "limit": {"type": positive_int, "metavar": "N", "help": "use only the first N parallel items"},
     "seed": {
         "type": int,
         "default": project.SEED,
-        "help": f"seed of random draws (default {project.SEED})",
+        "help": f"seed of all random draws (default {project.SEED})",
     },
-    "overwrite": {"action": "store_true", "help": "recompute what is already there"},
+    "overwrite": {"action": "store_true", "help": "recompute what is up to date"},
 }
 
 
@@ -75,7 +75,7 @@ def common_parser(prog: str, description: str, *flags: str) -> argparse.Argument
         type=Path,
         default=project.ROOT,
         metavar="DIR",
-        help="folder that holds what the run writes (default: the repository)",
+        help="folder for the files of the run (default: the repository)",
     )
     for flag in flags:
         parser.add_argument(f"--{flag}", **_FLAGS[flag])
@@ -83,7 +83,7 @@ def common_parser(prog: str, description: str, *flags: str) -> argparse.Argument
 
 
 def choose(kind: str, asked: Sequence[str] | None, valid: Sequence[str]) -> list[str]:
-    """Return ``asked`` in the order of ``valid``, or all; raises UsageError for another name."""
+    """Return ``asked`` (None: all) in the order of ``valid``; UsageError for an unknown name."""
     if asked is None:
         return list(valid)
     for name in asked:
@@ -93,10 +93,10 @@ def choose(kind: str, asked: Sequence[str] | None, valid: Sequence[str]) -> list
 
 
 def run_stage(prog: str, stage: Callable[[], object]) -> int:
-    """Run a stage and return the exit code; an error that a user can fix becomes one message.
+    """Run a stage and return its exit code: 0, 1 (data or machine), 2 (usage), 130 or 143.
 
-    The code is 0, 1 (data or machine), 2 (usage), 130 (Ctrl-C) or 143 (SIGTERM). Any other
-    exception is a bug of this project and keeps its traceback.
+    A StudyError or disk error is printed as one message. 130 is Ctrl-C and 143 is SIGTERM. Any
+    other exception is a bug of this project and is raised with its traceback.
     """
     try:
         stage()
@@ -116,12 +116,12 @@ def run_stage(prog: str, stage: Callable[[], object]) -> int:
 
 
 def interruption_message(prog: str) -> str:
-    """Return what a stage says when it is interrupted."""
-    return f"{prog}: interrupted; what was finished is kept; run again, without any --overwrite."
+    """Return the message of an interrupted stage."""
+    return f"{prog}: interrupted; what was finished is kept; run again without --overwrite."
 
 
 def exit_process(code: int) -> NoReturn:
-    """End the process; after an interruption at once, without tearing down a loaded model."""
+    """End the process; after an interruption immediately, without freeing a loaded model."""
     if code in (errors.EXIT_INTERRUPTED, errors.EXIT_TERMINATED):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Errors that a user can fix, and how a message shows what a screen hides."""
+"""Errors that a user can fix, and how messages show characters that a screen hides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXIT_TERMINATED = 143
 
 
 class StudyError(Exception):
-    """Bad data, or a machine that cannot do what was asked. The message says how to fix it."""
+    """Bad data, or a machine that cannot do the work. The message says how to fix it."""
 
     exit_code = EXIT_DATA
 
@@ -25,12 +25,12 @@ class UsageError(StudyError):
 
 
 def unknown(kind: str, value: object, valid: Iterable[str]) -> str:
-    """Return the message that ``value`` is not a known ``kind``, with the valid ones."""
+    """Return the message that ``value`` is not a known ``kind``; it lists the valid ones."""
     return f"unknown {kind} {value!r}; valid: {', '.join(valid)}"
 
 
 def escape_hidden(text: str) -> str:
-    """Return ``text`` with format, control and lone surrogate characters as code points."""
+    """Return ``text`` with format, control and surrogate characters replaced by code points."""
     return "".join(
         f"⟨U+{ord(char):04X}⟩" if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char
         for char in text
@@ -49,22 +49,22 @@ def summarise(error: BaseException, length: int = 400) -> str:
 
 
 _DISK_FIXES = {
-    errno.ENOSPC: "free some disk space, then run again without --overwrite (what is done stays)",
-    errno.EDQUOT: "your disk quota is used up: free some, then run again without --overwrite",
+    errno.ENOSPC: "free some disk space and run again without --overwrite (finished work is kept)",
+    errno.EDQUOT: "your disk quota is used up: free some space and run again without --overwrite",
     errno.EACCES: "make it writable, or choose another folder with --run-dir DIR",
     errno.EPERM: "make it writable, or choose another folder with --run-dir DIR",
     errno.EROFS: "it is on a read-only disk: choose another folder with --run-dir DIR",
-    errno.ENOTDIR: "a part of this path is a file: choose another folder with --run-dir DIR",
-    errno.EEXIST: "a file stands where a folder should be: choose another with --run-dir DIR",
+    errno.ENOTDIR: "a part of this path is a file, not a folder: choose another with --run-dir DIR",
+    errno.EEXIST: "a file is in the place of this folder: choose another with --run-dir DIR",
     errno.ENAMETOOLONG: "the path is too long: choose a shorter one with --run-dir DIR",
-    errno.ELOOP: "its links lead in a circle: choose another folder with --run-dir DIR",
-    errno.EISDIR: "a folder stands where a file should be: move it away",
+    errno.ELOOP: "its symbolic links form a loop: choose another folder with --run-dir DIR",
+    errno.EISDIR: "a folder is in the place of this file: move it away",
     errno.EFBIG: "the file size limit was reached: raise it (ulimit -f) and run again",
 }
 
 
 def is_disk_error(error: Exception) -> bool:
-    """Tell whether this machine's disk refused: full, read-only, not permitted and so on."""
+    """Return whether the disk refused: full, read-only, no permission and so on."""
     if not isinstance(error, OSError) or error.errno not in _DISK_FIXES:
         return False
     return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,4 +1,4 @@
-"""Colours, labels and saving of figures: one look, and the numbers beside every picture."""
+"""Colours, labels and saving of figures; every figure has its numbers in a CSV beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colour-blind safe palette; roles keep their colour over all figures.
+# Okabe and Ito's palette for colour-blind readers. A variant has the same colour in all figures.
 PALETTE = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
 UNTRAINED = "#8a8a8a"
 LAYER_LABEL = "layer (0 = embeddings, i = output of block i)"
@@ -31,15 +31,15 @@ class DrawnPoint:
     """A row of the CSV beside a figure of curves."""
 
     variant: str
-    """Variant."""
+    """Name of the variant."""
     language: str
     """Language compared with the pivot."""
     measure: str
-    """Measure."""
+    """Name of the measure."""
     capture: str
-    """residual, or final_norm."""
+    """residual (the residual stream at `layer`) or final_norm."""
     layer: int | None
-    """Layer; empty after the final norm."""
+    """Layer; empty for final_norm."""
     mean: float | None
     """Estimate."""
     lower: float | None
@@ -59,7 +59,7 @@ def curve_points(curve: Curve, variant: str, language: str, measure: str) -> Ite
 
 
 def colours(info: RunInfo) -> dict[str, str]:
-    """Return a colour per variant; untrained variants are grey."""
+    """Return the colour of each variant; untrained variants are grey."""
     trained = [v for v in info.variants if info.roles[v] != "untrained"]
     table = {v: PALETTE[n % len(PALETTE)] for n, v in enumerate(trained)}
     return {v: table.get(v, UNTRAINED) for v in info.variants}
@@ -71,7 +71,7 @@ def language_name(code: str) -> str:
 
 
 def caption(info: RunInfo, what: str, width: int = 200, marks: str = "bands") -> str:
-    """Return the line under a figure, wrapped to ``width``; ``marks`` show the intervals."""
+    """Return a figure's caption, wrapped to ``width``; ``marks`` says what shows the intervals."""
     text = (
         f"{info.label or info.suite}; {info.n} concepts x {info.wordings} wordings; {what}; "
         f"{marks}: 95% bootstrap over concepts"
@@ -80,7 +80,7 @@ def caption(info: RunInfo, what: str, width: int = 200, marks: str = "bands") ->
 
 
 def draw_curve(axes: Axes, curve: Curve, label: str, colour: str, dashed: bool) -> None:
-    """Draw a curve with its band, and the final norm's value apart at the right."""
+    """Draw a curve with its 95% band, and the value at final_norm as a dot at the right."""
     layers = np.arange(len(curve.mean))
     axes.plot(curve.array(), color=colour, label=label, ls="--" if dashed else "-", lw=1.8)
     lower, upper = curve.array("lower"), curve.array("upper")
@@ -91,7 +91,7 @@ def draw_curve(axes: Axes, curve: Curve, label: str, colour: str, dashed: bool) 
 
 
 def audit_text(results: Results, language: str, pooling: str = "span_mean") -> str:
-    """Return how much of a language's input is the pivot's: identical inputs, shared tokens."""
+    """Return the share of inputs and of tokens that a language has in common with the pivot."""
     first = results.info.variants[0]
     share = results.input_share(first, language, pooling).share
     shared = results.tokens[first, language].shared_tokens or 0.0
@@ -99,7 +99,7 @@ def audit_text(results: Results, language: str, pooling: str = "span_mean") -> s
 
 
 def mark_audit(axes: Axes, results: Results, language: str) -> None:
-    """Write the audit into a panel of ``span_mean``, and hatch it where it is untestable."""
+    """Write the audit of ``span_mean`` into a panel, and hatch the panel if it is untestable."""
     inputs = results.input_share(results.info.variants[0], language)
     colour = "#a00000" if inputs.untestable else "#555555"
     if inputs.untestable:
@@ -109,7 +109,7 @@ def mark_audit(axes: Axes, results: Results, language: str) -> None:
 
 
 def mark_untestable(axes: Axes, share: float, fontsize: float = 7.5) -> None:
-    """Hatch a panel whose inputs are identical in both languages, and say so in it."""
+    """Hatch a panel, and write into it that a share of its inputs is identical."""
     axes.set_facecolor("#f4f4f4")
     axes.patch.set_hatch("//")
     axes.patch.set_edgecolor("#cccccc")
@@ -127,7 +127,7 @@ def mark_untestable(axes: Axes, share: float, fontsize: float = 7.5) -> None:
 
 
 def save(figure: Figure, kind: type, rows: Sequence[object], path: Path) -> Path:
-    """Write the PNG (same data, same bytes) and, beside it, the records drawn as CSV."""
+    """Write a reproducible PNG, and the records that it shows as CSV beside it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     with files.atomic_write(path) as handle:

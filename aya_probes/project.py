@@ -1,4 +1,4 @@
-"""Where the project lies, its cache folder, its schema version and its seed."""
+"""The project's root and cache folder, its schema version and its default seed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMA_VERSION = 2  # of the files on disk: raised when a field is renamed or changes its meaning
-SEED = 20260201  # one seed for every random draw of a run unless --seed says otherwise
+SCHEMA_VERSION = 2  # of the files on disk: raise it when a field is renamed or changes its meaning
+SEED = 20260201  # default seed of all random draws of a run
 
 
 def cache_dir() -> Path:
-    """Return the user's cache folder of this project (``AYA_PROBES_CACHE`` overrides it)."""
+    """Return the user's cache folder for this project; ``AYA_PROBES_CACHE`` overrides it."""
     override = os.environ.get("AYA_PROBES_CACHE")
     if override:
         return Path(override)
@@ -23,9 +23,9 @@ def cache_dir() -> Path:
 
 @functools.cache
 def source_hash() -> str:
-    """Return the sha256 over the package's source files: provenance, never a reason to recompute.
+    """Return the sha256 of the package's source files, which results record as provenance.
 
-    What decides that an artefact is stale is a version number beside the arithmetic (ADR-012).
+    It never decides that results are stale; the version numbers in the code do (ADR-012).
     """
     package = Path(__file__).resolve().parent
     digest = hashlib.sha256()

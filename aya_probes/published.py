@@ -1,8 +1,8 @@
-"""The original study's published curves, re-analysed; never a run of this project.
+"""Re-analysis of the original study's published curves, which are not a run of this project.
 
-The published numbers are raw cosines of the last token, one per concept, language, variant and
-layer, with no control. What follows from them is read off here, with intervals over the 20
-concepts.
+The published numbers are raw cosines of the last token, one for each concept, language, variant and
+layer, without a control. This module computes what follows from them, with intervals over the
+20 concepts.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ MAKE_PUBLISHED = "uv run viz/published_reanalysis.py"
 PUBLISHED = project.ROOT / "data" / "published" / "tiny_aya_alignment_curves.json"
 MAKE = "git checkout data/published"
 FINE_TUNED = ("fire", "earth")
-# What the original calls the regions of its two variants; fr and es are nobody's target.
+# The regions that the original study names for its two variants; neither targets fr and es.
 SOUTH_ASIA, AFRICA_WEST_ASIA, UNTARGETED = (
     ("hi", "bn", "ta"),
     ("sw", "am", "yo", "ar"),
     ("fr", "es"),
 )
-MATCHED_LAYER = 20  # the original's own peak ("layers 18-20")
-CLAIMS = {"hi": 0.15, "am": 0.40}  # its headline: fire or earth over base
-CONSTANT = 1e-3  # concepts whose cosines differ by less than this have one value
+MATCHED_LAYER = 20  # the peak that the original study reports ("layers 18-20")
+CLAIMS = {"hi": 0.15, "am": 0.40}  # its headline claims: fire (hi) or earth (am) over base
+CONSTANT = 1e-3  # concepts whose cosines differ by less have the same value
 RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate over the concepts with its 95% interval."""
+    """An estimate over the concepts, with its 95% interval."""
 
     estimate: float
     lower: float
@@ -51,12 +51,12 @@ class Difference(Interval):
 
 @dataclass(frozen=True)
 class RegionDifference(Difference):
-    """fire − earth on South Asia minus the same on Africa and West Asia."""
+    """fire − earth in South Asia, minus fire − earth in Africa and West Asia."""
 
     p_language: float
-    """Permutation of the region over languages."""
+    """p-value of the permutation test that exchanges regions between languages."""
     p_language_floor: float
-    """Smallest p that so few languages can give."""
+    """Smallest p-value possible with so few languages."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class Claim:
     """A variant's mean cosine divided by base's, minus 1, for one language."""
 
     own_peaks: Interval
-    """Each at its own best layer, as the original compared them."""
+    """Each variant at its own peak layer, as the original study compared them."""
     layers_compared: tuple[int, int]
-    """These two layers: the variant's and base's."""
+    """The two peak layers: the variant's and base's."""
     at_its_peak: Interval
-    """Both at the variant's best layer."""
+    """Both at the variant's peak layer."""
     at_matched_layer: Interval
     """Both at ``MATCHED_LAYER``."""
 
@@ -79,29 +79,29 @@ class Start:
 
     cosine: float
     constant: bool
-    """All concepts have the same one: the input, not the model, is alike."""
+    """Whether all concepts have the same cosine, which then comes from identical inputs."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The best layer of a language, the embedding and the final norm left out."""
+    """The peak layer of a language, without layer 0 and final_norm."""
 
     layer: int
     cosine: float
     norm_step: float
-    """What the final norm adds to the cosine of the last block."""
+    """Change of the cosine from the last block to final_norm."""
 
 
 @dataclass(frozen=True)
 class Reanalysis:
-    """``results/published_reanalysis.json``: what follows from the published curves."""
+    """The content of ``results/published_reanalysis.json``."""
 
     __pydantic_config__ = records.STRICT
 
     source: str
     what: str
     layers: str
-    """What the layers of the published file are."""
+    """Description of the layers in the published file."""
     seed: int
     n_bootstrap: int
     code_sha256: str
@@ -111,7 +111,7 @@ class Reanalysis:
     difference: dict[str, dict[str, Difference]]
     """Variant − base at the matched layer, by variant and language."""
     difference_in_differences: dict[str, RegionDifference]
-    """At the matched layer, and over all blocks."""
+    """At the matched layer, and as the mean over all blocks."""
     layer_0: dict[str, dict[str, Start]]
     """By variant and language."""
     peaks: dict[str, dict[str, Peak]]
@@ -121,7 +121,7 @@ class Reanalysis:
 def load(path: Path = PUBLISHED) -> tuple[dict[str, str], list[str], dict[str, np.ndarray]]:
     """Return metadata, languages and cosines ``{variant: [concept, language, layer]}``.
 
-    Raises StudyError where the file is missing or its curves do not fill a box.
+    Raises StudyError if the file is missing, or lacks curves of a variant, concept or language.
     """
     raw = files.load_json(path, MAKE)
     try:
@@ -137,13 +137,13 @@ def load(path: Path = PUBLISHED) -> tuple[dict[str, str], list[str], dict[str, n
         metadata = {key: str(raw["metadata"][key]) for key in ("source", "what", "layers")}
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise StudyError(
-            f"{path}: curves: not variant -> concept -> language -> layers "
+            f"{path}: curves: expected variant -> concept -> language -> layers "
             f"({error}); restore it with: {MAKE}"
         ) from None
     whole = all(np.isfinite(values).all() for values in cosines.values())
     if len(shapes) != 1 or not {"base", *FINE_TUNED} <= set(cosines) or not whole:
         raise StudyError(
-            f"{path}: curves: variants differ in shape, are missing or hold a number that is not "
+            f"{path}: curves: variants are missing, differ in shape or have a number that is not "
             f"finite; restore it with: {MAKE}"
         )
     return metadata, languages, cosines
@@ -154,7 +154,7 @@ def _round(value: float) -> float:
 
 
 def _difference(values: np.ndarray, weights: np.ndarray) -> Difference:
-    """Return the mean over concepts ``[n]`` with its interval."""
+    """Return the mean of ``values [n]`` over concepts, with its interval."""
     lower, upper = inference.expanded_interval(values, weights)
     return Difference(
         _round(float(values.mean())), _round(float(lower)), _round(float(upper)), len(values)
@@ -171,7 +171,7 @@ def _ratio(top: np.ndarray, bottom: np.ndarray, weights: np.ndarray) -> Interval
 
 
 def analyse(seed: int, path: Path = PUBLISHED) -> Reanalysis:
-    """Return every number of the re-analysis; raises StudyError as ``load`` does."""
+    """Return the whole re-analysis; raises StudyError as ``load`` does."""
     metadata, languages, cosines = load(path)
     weights = inference.resample_weights(len(cosines["base"]), RESAMPLES, seed)
     peaks = {name: _peaks(languages, values) for name, values in cosines.items()}
@@ -246,7 +246,7 @@ def _regions(
 
 
 def ratio_table(found: Reanalysis) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the published headline ratios, per language."""
+    """Return the header and rows of a table of the ratios to base, by language."""
 
     def ratio(entry: Interval) -> str:
         return f"{entry.estimate:+.0%} [{entry.lower:+.0%}, {entry.upper:+.0%}]"

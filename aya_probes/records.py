@@ -1,8 +1,8 @@
-"""Records: what stands in a file on disk, checked field by field when it is read.
+"""Records: the content of a file on disk, checked field by field when it is read.
 
-A record is a frozen dataclass whose fields are documented by the string under each of them.
-``load`` refuses a missing, unknown or wrongly typed field by name; ``describe`` returns the
-documentation, from which docs/artifacts.md is filled.
+A record is a frozen dataclass; the string under each field documents it. ``load`` refuses a
+missing, unknown or wrongly typed field and names it. ``describe`` returns the documentation of the
+fields, from which docs/artifacts.md is filled.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 def parse(kind: type[T], data: Any, where: str, make: str) -> T:
     """Return ``data`` (plain JSON types) as a record.
 
-    Raises StudyError naming ``where``, the field and the command ``make`` that writes the file.
+    Raises StudyError with ``where``, the field and ``make``, the command that writes the file.
     """
     try:
         record: T = TypeAdapter(kind).validate_json(json.dumps(data))
@@ -52,7 +52,7 @@ def to_json(record: Any) -> Any:
 
 
 def describe(kind: type[Any]) -> dict[str, str]:
-    """Return the documentation of every field of a record, on one line each."""
+    """Return the documentation of every field of a record, each on one line."""
     schema = TypeAdapter(kind).json_schema(mode="serialization")
     schema = schema["$defs"][schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
     return {
@@ -67,7 +67,7 @@ _COLUMN_TYPES = {int: "Int64", float: "float64", str: "object", bool: "object"}
 
 
 def _column_types(kind: type[Any]) -> dict[str, type]:
-    """Return the type of each field, ``X | None`` counting as X."""
+    """Return the type of each field; ``X | None`` becomes X."""
     found: dict[str, type] = {}
     for name, hint in typing.get_type_hints(kind).items():
         if isinstance(hint, types.UnionType):
@@ -77,7 +77,7 @@ def _column_types(kind: type[Any]) -> dict[str, type]:
 
 
 def save_table(path: Path, kind: type[Any], rows: Sequence[Any]) -> None:
-    """Write records as a CSV: a column per field, 6 significant digits, None as an empty cell."""
+    """Write records as CSV: one column per field, 6 significant digits, None as an empty cell."""
     columns = {
         name: pd.Series([getattr(row, name) for row in rows], dtype=_COLUMN_TYPES[column])
         for name, column in _column_types(kind).items()
@@ -86,9 +86,9 @@ def save_table(path: Path, kind: type[Any], rows: Sequence[Any]) -> None:
 
 
 def load_table(kind: type[T], path: Path, make: str) -> list[T]:
-    """Read a CSV that ``save_table`` wrote.
+    """Return the records of a CSV that ``save_table`` wrote.
 
-    Raises StudyError naming the file, the line, the column and the command that regenerates it.
+    Raises StudyError with the file, the line, the column and ``make``, the command that writes it.
     """
     columns = _column_types(kind)
     table = files.load_csv(path, tuple(columns), make)

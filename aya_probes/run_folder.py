@@ -1,7 +1,7 @@
-"""The files of one run, and the lock that keeps a second run out of its folder.
+"""The paths of one run's files, and the lock that keeps a second run out of its folder.
 
-The operating system holds the lock, so the lock of a killed process is free at once. The text in
-the lock file only says who holds it.
+The operating system releases the lock when a process ends, even if it is killed. The text in the
+lock file only says which process holds it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aya_probes.errors import StudyError
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where a run's files lie: the repository root or ``--run-dir``."""
+    """The paths of a run's files below the repository root or ``--run-dir``."""
 
     run_dir: Path = project.ROOT
 
@@ -80,7 +80,7 @@ class RunPaths:
         return self.run_dir / "assets"
 
     def flag(self) -> str:
-        """Return the `` --run-dir …`` that later commands need, or nothing for the default."""
+        """Return the ``--run-dir`` flag that later commands need; empty for the default folder."""
         return "" if self.run_dir.resolve() == project.ROOT else f" --run-dir {self.run_dir}"
 
 
@@ -91,21 +91,19 @@ _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 @contextlib.contextmanager
 def lock_run(folder: Path, command: str) -> Iterator[None]:
-    """Keep ``folder`` for this process while the context lasts.
+    """Lock ``folder`` for this process inside the context; ``command`` is written into the lock.
 
-    Raises StudyError that names the holder (process, host, command, since) if another run has it.
+    Raises StudyError with the holder (process, host, command, start) if another run has the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_NAME
     with contextlib.ExitStack() as stack:
         descriptor = _lock(path)
         if descriptor is None:
-            print(
-                f"note: {folder}: this disk has no file locks; run one at a time", file=sys.stderr
-            )
+            print(f"note: {folder}: no file locks on this disk; run one at a time", file=sys.stderr)
         else:
             stack.callback(os.close, descriptor)
-            stack.callback(path.unlink, missing_ok=True)  # first: still locked
+            stack.callback(path.unlink, missing_ok=True)  # runs first, still locked
             os.write(descriptor, json.dumps(_holder(command)).encode())
         yield
 
@@ -119,9 +117,9 @@ def _lock(path: Path) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_ino == os.fstat(descriptor).st_ino:
-                    os.ftruncate(descriptor, 0)  # what a killed run left
+                    os.ftruncate(descriptor, 0)  # clear what a killed run left
                     return descriptor
-            os.close(descriptor)  # its last holder removed the file in between: once more
+            os.close(descriptor)  # its last holder has just removed the file: try again
         except OSError as error:
             os.close(descriptor)
             if error.errno in _UNSUPPORTED:

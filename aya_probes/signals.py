@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM end a stage within a second, also in the middle of a long computation.
+"""Let Ctrl-C and SIGTERM end a stage within a second, even during a long computation.
 
 Python raises KeyboardInterrupt only between two of its own instructions, and one pack of a large
-model can take many seconds. A watching thread is told of the signal at once and ends the process
-if the main thread has not left by itself. Nothing is lost by that: files appear whole or not at
-all, and the operating system frees the lock.
+model can take many seconds. A second thread therefore learns of the signal immediately, and ends
+the process if the main thread does not leave by itself. This is safe: files are written
+atomically, and the operating system releases the lock.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import FrameType
 
 from aya_probes import command_line, errors
 
-GRACE_S = 0.5  # for the main thread to leave by itself
+GRACE_S = 0.5  # time in which the main thread can leave by itself
 
 
 class Terminated(KeyboardInterrupt):
@@ -29,9 +29,9 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def handle_signals(prog: str, grace_s: float = GRACE_S) -> Iterator[None]:
-    """Handle both signals at once inside the context; does nothing outside the main thread.
+    """Handle both signals inside the context; outside the main thread this does nothing.
 
-    ``grace_s`` is what the main thread has to leave by itself.
+    The main thread has ``grace_s`` seconds to leave by itself.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

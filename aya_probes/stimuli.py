@@ -1,4 +1,4 @@
-"""Stimuli and the manifest: every text that the models of a run read."""
+"""Stimuli and the manifest: all texts that the models of a run read."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ class Stimulus:
     """One text that the models read."""
 
     stimulus_id: str
-    """Unique in the manifest."""
+    """Id, unique in the manifest."""
     kind: str
     """probe, parallel or perturbation."""
     item_id: str
-    """Concept, or item of the parallel corpus."""
+    """Id of the concept, or of the item of the parallel corpus."""
     wording: int | None
-    """Number of the carrier sentence; None for parallel items."""
+    """Number of the sentence frame; None for parallel items."""
     language: str
-    """BCP-47; of a perturbation: that of its parent."""
+    """Language (BCP-47); for a perturbation, that of its parent."""
     text: str
     """The text."""
     span: tuple[int, int] | None
-    """First and last + 1 character of the concept's surface form, in probes."""
+    """Start and end (exclusive) of the concept's surface form, in characters; probes only."""
     parent_id: str | None = None
-    """Perturbation: the probe that it was made from."""
+    """Id of the probe that a perturbation was made from."""
     category: str | None = None
-    """Perturbation: the failure category that it was made for."""
+    """Failure category that a perturbation was made for."""
     tag: str | None = None
-    """Perturbation: BCP-47 of the text."""
+    """Language tag of a perturbation's text (BCP-47)."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All stimuli of a run and the suite that they are for."""
+    """All stimuli of a run, and its suite."""
 
     suite: Suite
-    """Variants, languages and corpus, as chosen when the manifest was built."""
+    """The suite, with the languages and corpus chosen when the manifest was built."""
     metadata: dict[str, Any]
     """Versions, corpus, concept names by id, and counts by kind."""
     stimuli: tuple[Stimulus, ...]
-    """The texts, in order."""
+    """The stimuli, in order."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the manifest as it stands on disk."""
+        """Return the manifest as plain JSON types, without its hash."""
         rows = [
             {k: v for k, v in asdict(s).items() if v is not None or k in ("wording", "span")}
             for s in self.stimuli
@@ -60,7 +60,7 @@ class Manifest:
 
     @property
     def sha256(self) -> str:
-        """Hash of the manifest, which plans and results carry."""
+        """Hash of the manifest; plans and results record it."""
         return files.digest(self.to_dict())
 
 
@@ -70,15 +70,15 @@ def save_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Load and check a manifest; raises StudyError naming file, field and fix.
+    """Load and check a manifest; raises StudyError with the file, the field and the fix.
 
-    Checked are the hash, the types, unique ids, known kinds, and spans inside their texts.
+    It checks the hash, the types, that ids are unique, the kinds, and that spans fit their texts.
     """
     return _manifest(files.load_json(path, files.MAKE_MANIFEST), path)
 
 
 def parse_manifest(text: str, source: str) -> Manifest:
-    """Check a manifest given as JSON text; ``source`` names it in errors."""
+    """Return a manifest given as JSON text, checked as in ``load_manifest``."""
     return _manifest(files.parse_json(text, source, files.MAKE_MANIFEST), Path(source))
 
 
@@ -122,7 +122,7 @@ def _stimulus(row: Any, where: str) -> Stimulus:
     span = files.need(row, "span", (list, type(None)), where, make)
     whole = isinstance(span, list) and len(span) == 2 and all(type(v) is int for v in span)
     if span is not None and not (whole and 0 <= span[0] < span[1] <= len(text)):
-        raise StudyError(f"{where}: span {span} lies outside its text; regenerate it with: {make}")
+        raise StudyError(f"{where}: span {span} is not inside its text; regenerate it with: {make}")
     probes.check_text(text, where, f"regenerate it with: {make}")
     optional = {
         name: files.need(row, name, str, where, make)
