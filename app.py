@@ -1,7 +1,7 @@
-"""Browse the results in a page: curves, commitment, failures, tokens, provenance.
+"""Browse the results in a web page: curves, commitment, failures, tokens and provenance.
 
-``--demo`` only reads committed results (no torch, no outbound request). Without it, one more tab
-computes the curve of a sentence pair that the user types, with the suite's model.
+``--demo`` only reads saved results: it needs no torch and makes no outbound request. Without it,
+one more tab computes the curve of a sentence pair that the user types, with the suite's model.
 
 Reads:  results/, p1_edge_cases.json (and data/stimulus_manifest.json without --demo)
 Writes: nothing
@@ -21,9 +21,9 @@ from aya_probes.run_folder import RunPaths
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
-    parser = command_line.common_parser("app.py", "Browse the results in a page.", "device")
-    parser.add_argument("--demo", action="store_true", help="committed results only, no model")
-    parser.add_argument("--host", default="127.0.0.1", help="address to serve on")
+    parser = command_line.common_parser("app.py", "Browse the results in a web page.", "device")
+    parser.add_argument("--demo", action="store_true", help="only show saved results")
+    parser.add_argument("--host", default="127.0.0.1", help="address (default 127.0.0.1)")
     parser.add_argument("--port", type=command_line.positive_int, help="port (default: a free one)")
     return parser
 

@@ -1,6 +1,6 @@
-"""Extract the activations of every variant: on this machine, or on a GPU through Modal.
+"""Extract the activations of every variant, on this machine or on a GPU through Modal.
 
-Both take the same flags, skip what is finished and write the same files.
+Both ways take the same flags, skip finished work and write the same files.
 
 Reads:  data/stimulus_manifest.json
 Writes: activations/<variant>/{plan.json,tokens.json,shard-NNNNN.safetensors}
@@ -24,7 +24,7 @@ from aya_probes import command_line, errors, signals
 from aya_probes.run_folder import RunPaths
 
 PROG = "batch_runner.py"
-MODAL_GRACE_S = 15.0  # after Ctrl-C: Modal's client stops the app, which costs money until then
+MODAL_GRACE_S = 15.0  # after Ctrl-C, Modal's client needs time to stop the app, which costs money
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,16 +40,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--local", action="store_true", help="compute on this machine")
     parser.add_argument(
-        "--parallel", action="store_true", help="Modal: one container per variant at the same time"
+        "--parallel", action="store_true", help="Modal: run all variants at once, a container each"
     )
     parser.add_argument(
         "--gpu",
         type=str.upper,
         metavar="NAME",
         default=modal_config.GPU,
-        help=f"Modal: another GPU than the default {modal_config.GPU}",
+        help=f"Modal: GPU to use (default {modal_config.GPU})",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the size of the job and stop")
+    parser.add_argument("--dry-run", action="store_true", help="print the size of the job and exit")
     return parser
 
 
@@ -67,9 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     },
 )
 def extract_remote(manifest_json: str, name: str, options: dict[str, Any]) -> dict[str, str]:
-    """Extract one variant in a container; commit the Volumes, after a failure too.
+    """Extract one variant in a container, and commit the Volumes even after a failure.
 
-    Returns the folder below the activations' Volume, or the error that the user has to fix.
+    Returns the folder in the activations Volume, or the error that the user has to fix.
     """
     from aya_probes.extraction import modal_job
 
@@ -84,7 +84,7 @@ def extract_remote(manifest_json: str, name: str, options: dict[str, Any]) -> di
 
 
 def run(args: argparse.Namespace, *, inside_modal: bool = False) -> None:
-    """Extract; Ctrl-C and SIGTERM are handled from before the first slow import."""
+    """Extract, with Ctrl-C and SIGTERM handled before the first slow import."""
     grace = signals.GRACE_S if args.local else MODAL_GRACE_S
     with signals.handle_signals(PROG, grace):
         _extract(args, inside_modal)
@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @modal_config.app.local_entrypoint()  # type: ignore[untyped-decorator]
 def modal_main(*arglist: str) -> None:
-    """Run the script from ``modal run batch_runner.py --variants fire``; the flags are the same."""
+    """Run the script under ``modal run batch_runner.py``, with the same flags."""
     args = build_parser().parse_args(list(arglist))
     code = command_line.run_stage(PROG, lambda: run(args, inside_modal=True))
     if code:

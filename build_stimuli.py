@@ -1,7 +1,7 @@
 """Build the stimulus manifest: concept probes, parallel corpus and perturbation pairs.
 
-The suite is chosen here, once; it is written whole into the manifest and every later stage reads
-it from there.
+The suite is chosen only here. The manifest contains the whole suite, and later stages read it from
+there.
 
 Reads:  data/suites/<suite>.toml, data/concept_probes.json, data/perturbations.json, the corpus
 Writes: data/stimulus_manifest.json
@@ -34,18 +34,18 @@ def build_parser() -> argparse.ArgumentParser:
         default=suites.DEFAULT_SUITE,
         help=f"{', '.join(suites.suite_names())}, or a TOML path (default mini)",
     )
-    parser.add_argument("--corpus", choices=suites.CORPORA, help="default: the suite's")
+    parser.add_argument("--corpus", choices=suites.CORPORA, help="corpus (default: the suite's)")
     parser.add_argument(
         "--flores-dir",
         type=Path,
         metavar="DIR",
-        help="FLORES-200 folder with devtest/*.devtest (default: from the hub)",
+        help="FLORES-200 folder with devtest/*.devtest (default: Hugging Face hub)",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the flags and build; returns the exit code."""
+    """Parse the flags and build the manifest; returns the exit code."""
     args = build_parser().parse_args(argv)
 
     def stage() -> None:

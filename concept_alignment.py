@@ -1,4 +1,4 @@
-"""Measure alignment per variant, language pair and layer, with controls and intervals.
+"""Measure alignment by variant, language pair and layer, with controls and intervals.
 
 Reads:  data/stimulus_manifest.json, activations/<variant>/
 Writes: results/alignment_curves.json, curves.csv, commitment_matrix.csv, contrasts.csv,
@@ -28,8 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
         "overwrite",
     )
     for flag, what in (
-        ("--n-bootstrap", "bootstrap resamples over concepts"),
-        ("--n-permutations", "permutations of concepts"),
+        ("--n-bootstrap", "number of bootstrap resamples over concepts"),
+        ("--n-permutations", "number of permutations of the concepts"),
     ):
         parser.add_argument(
             flag,

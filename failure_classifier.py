@@ -1,8 +1,8 @@
-"""Attribute failures: how each perturbation changes alignment, per regional variant.
+"""Attribute failures: measure how perturbing a text changes alignment on each regional variant.
 
-A perturbed text can lie further from its English sentence than its parent does. This stage
-measures how much further on each regional variant, compared with the control variant
-(aya_probes/failures/effects.py has the formula), and chooses test cases for a language router.
+A perturbed text can be further from its pivot sentence than its parent. This stage measures how
+much further on each regional variant, compared with the control variant (the formula is in
+aya_probes/failures/effects.py). It also chooses test cases for a language router.
 
 Reads:  data/stimulus_manifest.json, data/perturbations.json, activations/<variant>/
 Writes: results/failure_cases.csv, results/failure_tests.csv, p1_edge_cases.json
@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the flags and classify; returns the exit code."""
+    """Parse the flags and measure; returns the exit code."""
     args = build_parser().parse_args(argv)
 
     def stage() -> None:
@@ -46,12 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         count = len(found.edge_cases.cases)
         if count < edge_cases.N_CASES:
             print(
-                f"warning: {count} edge cases, {edge_cases.N_CASES} wanted: this run has too few "
+                f"warning: only {count} of {edge_cases.N_CASES} edge cases: this run has too few "
                 "perturbation pairs",
                 file=sys.stderr,
             )
         print(
-            f"{len(found.cases)} rows in {paths.failure_cases}; {found.mislabelled} pairs detected "
+            f"{len(found.cases)} rows in {paths.failure_cases}; {found.mislabelled} texts detected "
             f"as another category than they were made for; {count} edge cases in "
             f"{paths.edge_cases}, discriminating: {found.edge_cases.metadata.discriminating}"
         )

@@ -1,4 +1,4 @@
-"""Load one variant of a suite and print what it is; with --text, how it reads a text.
+"""Load one variant of a suite and describe it; with --text, also its tokens and vector norms.
 
 Reads:  data/suites/<suite>.toml, the variant's weights
 Writes: nothing
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aya_probes.models.describe import ModelDescription, TextDescription, TokenizerFacts
 
 PROG = "model_loader.py"
-# Texts of several scripts and lengths, on which packing is checked as extraction checks it.
+# Texts in several scripts and lengths. Packing is checked on them as in the extraction.
 CHECK_TEXTS = (
     "The eye.",
     "Nobody forgot that heart today.",
@@ -30,8 +30,8 @@ CHECK_TEXTS = (
 )
 
 PACKS = {
-    "packed": "yes: texts are run together without padding",
-    "padded": "no: its attention cannot be cut at the texts, so they are padded",
+    "packed": "yes: texts run together without padding",
+    "padded": "no: its attention cannot be limited to one text, so texts are padded",
     "alone": "no: packing and padding change its vectors, so each text runs alone",
 }
 
@@ -39,7 +39,7 @@ PACKS = {
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser."""
     parser = command_line.common_parser(
-        PROG, "Load one variant of a suite and print what it is.", "device", "dtype"
+        PROG, "Load one variant of a suite and describe it.", "device", "dtype"
     )
     parser.add_argument(
         "--suite",
@@ -47,18 +47,18 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"{', '.join(suites.suite_names())}, or a TOML path (default mini)",
     )
     parser.add_argument(
-        "--variant", metavar="NAME", help="the variant to load (default: the suite's first)"
+        "--variant", metavar="NAME", help="variant to load (default: the first of the suite)"
     )
-    parser.add_argument("--text", help="print its tokens, and the norm of its vectors per layer")
+    parser.add_argument("--text", help="print its tokens, and the norm of its vectors by layer")
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    """Load the variant and print what it is."""
+    """Load the variant and print its description."""
     suite = suites.load_suite(args.suite)
     variant = suite.variant(args.variant or suite.names()[0])
     if args.text is not None and not args.text.strip():
-        raise errors.UsageError("--text: want a text that is not empty")
+        raise errors.UsageError("--text: the text is empty")
 
     from aya_probes.extraction import packs, vectors
     from aya_probes.models import describe, loading

@@ -1,6 +1,6 @@
-"""Run every stage in order: stimuli, extraction, alignment, failures, figures.
+"""Run all stages in order: stimuli, extraction, alignment, failures and figures.
 
-Stages that are finished are skipped by themselves.
+Stages whose results are up to date are skipped.
 
     uv run pipeline.py
     uv run pipeline.py --suite mini-flores --flores-dir PATH --run-dir runs/mini-flores
@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the runner's parser."""
     parser = command_line.common_parser(
         "pipeline.py",
-        "Run every stage of the study on this machine.",
+        "Run all stages of the study on this machine.",
         "variants",
         "languages",
         "concepts",
@@ -34,13 +34,13 @@ def build_parser() -> argparse.ArgumentParser:
         "overwrite",
     )
     parser.add_argument("--suite", default=suites.DEFAULT_SUITE, help="suite name or TOML path")
-    parser.add_argument("--corpus", choices=suites.CORPORA, help="default: the suite's")
+    parser.add_argument("--corpus", choices=suites.CORPORA, help="corpus (default: the suite's)")
     parser.add_argument("--flores-dir", type=Path, metavar="DIR", help="FLORES-200 folder")
     return parser
 
 
 def _flags(args: argparse.Namespace, *names: str) -> list[str]:
-    """Return a stage's command line from the runner's."""
+    """Return the named flags of the runner as the command line of a stage."""
     line = ["--run-dir", str(args.run_dir)]
     for name in names:
         value = getattr(args, name.replace("-", "_"))
@@ -52,7 +52,7 @@ def _flags(args: argparse.Namespace, *names: str) -> list[str]:
 
 
 def list_stages(args: argparse.Namespace) -> Iterator[Stage]:
-    """Yield each stage's name, entry point and command line; a stage is imported when it runs."""
+    """Yield the name, entry point and command line of each stage, imported when it runs."""
     import build_stimuli
 
     names = ("suite", "corpus", "flores-dir", "languages", "concepts", "limit")
@@ -76,7 +76,7 @@ def list_stages(args: argparse.Namespace) -> Iterator[Stage]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stages until one fails; returns its exit code."""
+    """Run the stages until one fails; returns its exit code, or 0."""
     args = build_parser().parse_args(argv)
     paths = run_folder.RunPaths(args.run_dir)
     started = time.monotonic()
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         *sorted(paths.assets.glob("*.png")),
     ):
         print(f"  {path}")
-    print(f"Look at it: uv run app.py --demo{paths.flag()}")
+    print(f"Browse them: uv run app.py --demo{paths.flag()}")
     return 0
 
 

@@ -29,7 +29,7 @@ def test_missing_results_name_the_command(tmp_path: Path, capsys: Any) -> None:
 
 def test_figures_mark_controls_and_untestable_cells(tiny_run: Path) -> None:
     data = load_data(run_folder.RunPaths(tiny_run))
-    measure = "raw cosine on the last token (the published study's)"
+    measure = "raw cosine on the last token (as published)"
     figure = plots.plot_curves(data.results, "sw", ["base"], measure, plots.ALL_CONCEPTS)
     names = [trace.name for trace in figure.data]
     assert "base, mismatched (control)" in names

@@ -402,7 +402,7 @@ def test_the_door_says_that_a_model_cannot_be_packed(tmp_path: Path) -> None:
     suite = write_study(tmp_path, {"bloom": {"path": "bloom", "role": "base"}})
     done = loader("--suite", str(suite), "--device", "cpu")
     assert done.returncode == 0, done.stderr
-    assert "packs          no: its attention cannot be cut" in done.stdout
+    assert "packs          no: its attention cannot be limited" in done.stdout
 
 
 def test_the_door_explains_what_is_wrong(tmp_path: Path, tiny_suite: Path) -> None:

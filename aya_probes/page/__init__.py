@@ -1,1 +1,1 @@
-"""The page: what it shows (``data``), its figures, its tabs, and a typed pair of sentences."""
+"""The page: its data, its figures (``plots``), its tabs, and the curve of a typed pair."""

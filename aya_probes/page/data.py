@@ -1,4 +1,4 @@
-"""What the page shows, read once when it starts."""
+"""The data of the page, read once when it starts."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class PageData:
     layers: list[Layers]
     contrasts: list[Contrast]
     failures: list[FailureCase] | None
-    """None: not computed yet."""
+    """None means that they are not computed yet."""
     tokens: dict[str, Any]
-    """The token audit of the probes."""
+    """The content of results/token_audit.json: the tokens of the probes."""
     published: Reanalysis | None
-    """The re-analysis that ships with the project: the same beside every run."""
+    """The re-analysis that ships with the project; it is the same for every run."""
 
 
 def load_data(paths: RunPaths) -> PageData:
-    """Read the results; only the failures may be missing. Raises StudyError naming the command."""
+    """Read the results; StudyError names the command that makes missing or stale ones."""
     published = RunPaths().published
     has_failures = paths.failure_cases.is_file()
     return PageData(

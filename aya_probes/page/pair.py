@@ -1,4 +1,4 @@
-"""A pair of sentences that a visitor types: its curve, computed with the suite's model."""
+"""The curve of a sentence pair that a visitor types, computed with the suite's model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_CHARACTERS = 2_000
 
 
 class PairModel:
-    """Computes the curve of a typed sentence pair; keeps one variant in memory."""
+    """Computes the curve of a sentence pair; keeps the last variant in memory."""
 
     def __init__(self, paths: RunPaths, device: str) -> None:
         self.suite = stimuli.load_manifest(paths.manifest).suite
@@ -21,7 +21,7 @@ class PairModel:
         self.loaded: tuple[str, LoadedModel] | None = None
 
     def cosine(self, variant: str, left: str, right: str) -> list[float]:
-        """Return the raw cosine per layer 0..L of two sentences; StudyError on unusable text."""
+        """Return the raw cosine of two sentences at layers 0..L; StudyError for unusable text."""
         for text in (left, right):
             if not text.strip():
                 raise StudyError("type a sentence in both boxes")
@@ -33,7 +33,7 @@ class PairModel:
 
     def _load(self, name: str) -> LoadedModel:
         if self.loaded is None or self.loaded[0] != name:
-            self.loaded = None  # the memory of the other variant is free before this one comes
+            self.loaded = None  # frees the memory of the other variant before loading
             variant = self.suite.variant(name)
             device, _ = loading.choose_device(self.device)
             dtype = loading.choose_dtype("auto", device)

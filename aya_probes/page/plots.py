@@ -15,7 +15,7 @@ MEASURES = {
     "concept alignment (primary)": ("span_mean", CONCEPT),
     "sentence alignment": ("content_mean", SENTENCE),
     "raw cosine, with its mismatched control": ("content_mean", COSINE),
-    "raw cosine on the last token (the published study's)": ("last", COSINE),
+    "raw cosine on the last token (as published)": ("last", COSINE),
 }
 ALL_CONCEPTS = "all concepts"
 
@@ -38,7 +38,7 @@ def _add_line(figure: go.Figure, mean: Values, name: str, colour: str, dash: str
 
 
 def _add_curve(figure: go.Figure, curve: Curve, variant: str, colour: str, dash: str) -> None:
-    """Add a curve with its band and the value after the final norm."""
+    """Add a curve with its 95% band, and its value at final_norm."""
     layers = list(range(len(curve.mean)))
     if curve.lower and curve.upper:
         figure.add_scatter(
@@ -57,7 +57,7 @@ def _add_curve(figure: go.Figure, curve: Curve, variant: str, colour: str, dash:
         y=[curve.final_norm],
         mode="markers",
         marker={"color": colour, "symbol": "diamond", "size": 8},
-        name=f"{variant} after the final norm",
+        name=f"{variant}, final_norm",
         showlegend=False,
     )
 
@@ -76,13 +76,13 @@ def _add_note(figure: go.Figure, text: str, colour: str, x: float, y: float) -> 
 
 
 def _add_audit(figure: go.Figure, results: Results, language: str, pooling: str) -> None:
-    """Write the audit of the first variant's inputs, and whether it voids the curves."""
+    """Write the audit of the first variant's inputs, and whether they are untestable."""
     _add_note(figure, figures.audit_text(results, language, pooling), "#555555", 1, -0.17)
     inputs = results.input_share(results.info.variants[0], language, pooling)
     if inputs.untestable:
         text = (
             f"untestable: {inputs.share:.0%} of the concepts have identical inputs in both "
-            "languages; this curve is no evidence"
+            "languages, so the curve is no evidence"
         )
         _add_note(figure, text, "#a00000", 0.5, 1.02)
 
@@ -90,7 +90,7 @@ def _add_audit(figure: go.Figure, results: Results, language: str, pooling: str)
 def plot_curves(
     results: Results, language: str, variants: Sequence[str], measure: str, concept: str
 ) -> go.Figure:
-    """Return the curves of one language: bands, final norm, controls, and untestable marks."""
+    """Return the curves of one language, with 95% bands, controls and the audit of the inputs."""
     info, figure = results.info, go.Figure()
     pooling, name = MEASURES[measure]
     colours = figures.colours(info)
@@ -111,7 +111,7 @@ def plot_curves(
         title=f"{figures.language_name(language)}: {measure}",
         height=520,
         template="plotly_white",
-        xaxis_title="layer (0 = embeddings, i = output of block i; diamond: after the final norm)",
+        xaxis_title="layer (0 = embeddings, i = output of block i; diamond: final_norm)",
         yaxis_title="cosine" if name == COSINE else "A (0 = chance)",
     )
     return figure
@@ -122,7 +122,7 @@ def _committed(cell: Layers) -> int | None:
 
 
 def plot_commitment(results: Results, layers: Sequence[Layers]) -> go.Figure:
-    """Return the heatmap of commitment layers, variants x languages."""
+    """Return the heatmap of commitment layers: variants down, languages across."""
     info = results.info
     cells = {(r.variant, r.language): r for r in layers if r.concept_id == "ALL"}
     rows = [[cells[variant, code] for code in info.others] for variant in info.variants]
@@ -155,7 +155,7 @@ def plot_commitment(results: Results, layers: Sequence[Layers]) -> go.Figure:
 
 
 def plot_pair(results: Results, variant: str, language: str, cosine: Sequence[float]) -> go.Figure:
-    """Return the curve of a typed pair beside the matched and mismatched controls."""
+    """Return the curve of a typed pair, with the probes' matched and mismatched curves."""
     figure = go.Figure()
     figure.add_scatter(y=list(cosine), name="your pair", line={"color": "#D55E00", "width": 3})
     for name, label, dash in (
@@ -169,8 +169,8 @@ def plot_pair(results: Results, variant: str, language: str, cosine: Sequence[fl
     figure.update_layout(
         template="plotly_white",
         height=480,
-        title=f"{variant}: raw cosine, "
-        "content_mean. High for unrelated sentences too: read it against the control",
+        title=f"{variant}: raw cosine on content_mean. "
+        "It is high for unrelated sentences too: compare it with the control",
         xaxis_title=figures.LAYER_LABEL,
     )
     return figure

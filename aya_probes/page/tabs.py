@@ -29,14 +29,14 @@ HIDDEN_COLUMNS = ("stimulus_id", "parent_id", "tag", "reference_variant", "label
 
 
 def build_page(data: PageData, pair_model: PairModel | None) -> gr.Blocks:
-    """Return the Gradio page."""
+    """Return the Gradio page; without ``pair_model`` it has no tab for a typed pair."""
     info = data.results.info
     own = "" if info.suite.startswith("tiny-aya") else " **These are not Tiny Aya results.**"
     with gr.Blocks(title="aya-cross-lingual-probes", analytics_enabled=False) as page:
         gr.Markdown(
             f"# Cross-lingual concept alignment\nSuite **{info.suite}**: "
             f"{info.label or info.suite}.{own} {info.note} {info.n} concepts x {info.wordings} "
-            "wordings; bands are 95% bootstrap intervals over concepts."
+            "wordings. Bands are 95% bootstrap intervals over concepts."
         )
         with gr.Tab("Curves"):
             _curves_tab(data)
@@ -90,9 +90,9 @@ def _curves_tab(data: PageData) -> None:
 def _commitment_tab(data: PageData) -> None:
     gr.Plot(plot_commitment(data.results, data.layers))
     gr.Markdown(
-        "identical: concepts with the same input as in English; shared: shared tokens. "
-        "never: no layer qualifies. untestable: at least 10% of the concepts have "
-        "identical inputs in both languages, so any alignment there is trivial."
+        "identical: share of concepts with the same input as in the pivot language. shared: share "
+        "of tokens in common with it. never: no layer qualifies. untestable: at least 10% of the "
+        "concepts have identical inputs in both languages, so their alignment is trivial."
     )
     gr.Dataframe(_table(data.contrasts), label="Contrasts between variants (paired, Holm)")
 
@@ -119,7 +119,7 @@ def _failures_tab(data: PageData) -> None:
 
 
 def _visible(case: FailureCase) -> FailureCase:
-    """Return the case with its hidden characters shown."""
+    """Return the case with hidden characters replaced by their code points."""
     text, parent = errors.escape_hidden(case.input), errors.escape_hidden(case.parent)
     return dataclasses.replace(case, input=text, parent=parent)
 
@@ -171,16 +171,16 @@ def _published_tab(data: PageData) -> None:
     layer = data.published.matched_layer
     region = data.published.difference_in_differences["matched_layer"]
     gr.Markdown(
-        "The **original study's** raw last-token cosines of Tiny Aya, read again; **not a run of "
-        f"this project**. Source: {data.published.source}. Ratios of mean cosine to base, "
-        "with 95% intervals over 20 concepts. No mismatched control was published, so that "
-        "alignment itself cannot be decided from them."
+        "These are the **original study's** raw last-token cosines of Tiny Aya, re-analysed; **not "
+        f"a run of this project**. Source: {data.published.source}. The table has ratios of mean "
+        "cosine to base, minus 1, with 95% intervals over 20 concepts. The study published no "
+        "mismatched control, so these numbers cannot show alignment itself."
     )
     header, rows = ratio_table(data.published)
     gr.Dataframe(rows, headers=header, wrap=True)
     gr.Markdown(
         f"fire - earth at layer {layer}, South Asia minus Africa and West Asia: "
-        f"{region.estimate:+.3f} [{region.lower:.3f}, {region.upper:.3f}]; exact p over "
-        f"language labels {region.p_language:.3f}, smallest reachable "
-        f"{region.p_language_floor:.3f}."
+        f"{region.estimate:+.3f} [{region.lower:.3f}, {region.upper:.3f}]. Exact p over "
+        f"language labels: {region.p_language:.3f} (smallest possible value: "
+        f"{region.p_language_floor:.3f})."
     )
