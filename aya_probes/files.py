@@ -127,9 +127,9 @@ def matches_sum(path: Path) -> bool:
 
 
 def decode(content: bytes, source: str, fix: str) -> str:
-    """Return the text of a file's bytes, which are UTF-8, without a byte order mark.
+    """Return UTF-8 bytes as text, without a byte order mark.
 
-    Raises StudyError naming ``source`` and the line for any other encoding; it ends with ``fix``.
+    Raises StudyError for other encodings, with ``source`` and the line; it ends with ``fix``.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise StudyError(f"{source}: is UTF-16, not UTF-8; save it as UTF-8, or {fix}")

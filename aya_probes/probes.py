@@ -132,10 +132,10 @@ def _probe_sentence(raw: Any, where: str, make: str) -> ProbeSentence:
 
 
 def _equivalent(surface: str, text: str) -> str | None:
-    """Return the one part of ``text`` that differs from ``surface`` by its Unicode form only.
+    """Return the only part of ``text`` that is canonically equivalent to ``surface``, or None.
 
-    A keyboard may write é as one character and a file as two (canonical equivalence, NFC). None if
-    there is no such part, or more than one.
+    Unicode can write é as one character or as two; NFC normalisation makes both equal. None means
+    that there is no such part, or more than one.
     """
     wanted = unicodedata.normalize("NFC", surface)
     decomposed = len(unicodedata.normalize("NFD", surface))

@@ -1,4 +1,4 @@
-"""Draw alignment over layers: three languages side by side, and single languages with controls.
+"""Draw alignment and raw cosine over layers: three languages side by side, and single ones.
 
 Reads:  results/alignment_curves.json
 Writes: assets/tweet_three_panel.png, assets/alignment_curve_avg_<language>.png (+ .csv beside each)
@@ -29,7 +29,7 @@ CONTROLS = {COSINE: "-", MISMATCHED: ":"}
 def _curves(
     results: Results, language: str, measures: Sequence[str]
 ) -> Iterator[tuple[str, str, Curve]]:
-    """Yield (variant, measure, curve) of a panel."""
+    """Yield (variant, measure, curve) for every curve of a panel."""
     for variant in results.info.variants:
         for measure in measures:
             curve = results.curve(measure, variant, language)
@@ -48,7 +48,7 @@ def _draw_alignment(axes: Axes, results: Results, language: str) -> None:
 
 
 def _draw_controls(axes: Axes, results: Results, language: str) -> None:
-    """Draw raw cosine and its mismatched control of every variant."""
+    """Draw the raw cosine of every variant, and its mismatched control."""
     colours = figures.colours(results.info)
     for variant, measure, curve in _curves(results, language, list(CONTROLS)):
         axes.plot(curve.array(), color=colours[variant], ls=CONTROLS[measure], lw=1.2)
@@ -59,7 +59,7 @@ def _draw_controls(axes: Axes, results: Results, language: str) -> None:
 
 
 def points(results: Results, language: str) -> list[DrawnPoint]:
-    """Return the numbers of one language's panels."""
+    """Return the numbers drawn in one language's panels."""
     return [
         point
         for variant, measure, curve in _curves(results, language, [CONCEPT, *CONTROLS])
@@ -68,7 +68,7 @@ def points(results: Results, language: str) -> list[DrawnPoint]:
 
 
 def plot_panels(results: Results, languages: Sequence[str]) -> Figure:
-    """Return the figure of several languages."""
+    """Return the figure: one column per language, alignment above and raw cosine below."""
     count = len(languages)
     figure = Figure(figsize=(4.2 * count, 6.4), layout="constrained")
     axes = figure.subplots(2, count, squeeze=False, sharex=True, sharey="row", height_ratios=[2, 1])
@@ -102,7 +102,7 @@ def run(run_dir: Path, asked: Sequence[str] | None) -> list[Path]:
     chosen = [code for code in wanted if code in command_line.choose("language", asked, valid)]
     for code in PANELS:
         if asked is None and code not in valid:
-            print(f"{code} is not in this run: left out")
+            print(f"{code} is left out: it is not in this run")
     singles = chosen if asked else [c for c in SINGLES if c in valid] or valid[:1]
     panels = {"tweet_three_panel": chosen}
     panels |= {f"alignment_curve_avg_{code}": [code] for code in singles}

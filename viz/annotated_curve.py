@@ -1,4 +1,4 @@
-"""Draw one curve with its peak, rise, decline and shape label written on it.
+"""Draw one curve, annotated with its peak, rise, decline and shape.
 
 Reads:  results/alignment_curves.json
 Writes: assets/annotated_rise_peak_collapse.png (+ .csv)
@@ -35,7 +35,7 @@ VERDICTS = {
 def strongest_cell(
     results: Results, variants: Sequence[str], languages: Sequence[str]
 ) -> tuple[str, str] | None:
-    """Return the (variant, language) with the highest peak among testable cells, if there is one."""
+    """Return the (variant, language) of the testable cell with the highest peak, or None."""
     heights = []
     for variant in variants:
         for code in languages:
@@ -47,11 +47,11 @@ def strongest_cell(
 
 
 def _nothing(results: Results) -> str:
-    """Return why there is no cell to draw, and what to do."""
+    """Return the reason why there is no cell to draw, and the fix."""
     if results.info.wordings == 1:
         return (
-            "each concept has one wording, and concept alignment compares different ones: nothing "
-            "to draw; add a second wording to the probes file"
+            "nothing to draw: concept alignment compares different wordings, and each concept has "
+            "one; add a second wording to the probes file"
         )
     return "no testable cell to draw; choose others with --variants and --languages"
 
@@ -75,7 +75,7 @@ def describe(results: Results, curve: Curve, variant: str, language: str) -> lis
 
 
 def draw_curves(axes: Axes, results: Results, variant: str, language: str) -> list[DrawnPoint]:
-    """Draw the curve and the untrained control; returns their numbers."""
+    """Draw the curve and the untrained control; returns the numbers drawn."""
     colours = figures.colours(results.info)
     drawn: list[DrawnPoint] = []
     for name in dict.fromkeys([variant, *results.info.by_role("untrained")]):
@@ -91,7 +91,7 @@ def draw_curves(axes: Axes, results: Results, variant: str, language: str) -> li
 
 
 def plot(results: Results, variant: str, language: str) -> tuple[Figure, list[DrawnPoint]]:
-    """Return the annotated figure and the numbers in it."""
+    """Return the annotated figure, and the numbers drawn in it."""
     info, curve = results.info, results.curve(CONCEPT, variant, language)
     assert curve is not None
     assert curve.peak is not None
@@ -122,7 +122,7 @@ def plot(results: Results, variant: str, language: str) -> tuple[Figure, list[Dr
 def run(
     run_dir: Path, variants: Sequence[str] | None, languages: Sequence[str] | None
 ) -> Path | None:
-    """Draw and save the figure; returns its path, or None where a run has no cell to draw."""
+    """Draw and save the figure; returns its path, or None if the run has no cell to draw."""
     paths = RunPaths(run_dir)
     results = load_results(paths.curves)
     info = results.info
@@ -146,7 +146,7 @@ def run(
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
     return command_line.common_parser(
-        "viz/annotated_curve.py", "Draw one curve, annotated.", "variants", "languages"
+        "viz/annotated_curve.py", "Draw one annotated curve.", "variants", "languages"
     )
 
 

@@ -32,7 +32,7 @@ class Cell:
     """A row of the CSV beside the figure: one variant and language."""
 
     variant: str
-    """Variant."""
+    """Name of the variant."""
     language: str
     """Language compared with the pivot."""
     commitment_layer: int | None
@@ -42,23 +42,23 @@ class Cell:
     status: str
     """As in commitment_matrix.csv."""
     peak_layer: int | None
-    """Layer of the largest alignment."""
+    """Layer with the largest mean alignment."""
     peak_alignment: float | None
-    """The largest alignment."""
+    """The mean alignment at that layer."""
     lower: float | None
     """Lower end of its 95% interval."""
     upper: float | None
     """Upper end of its 95% interval."""
     identical_input: float
-    """Share of concepts with identical inputs."""
+    """Share of concepts with identical layer-0 vectors in both languages."""
     shared_tokens: float
-    """Mean overlap of span tokens with the pivot's."""
+    """Mean Jaccard overlap of the concepts' span tokens with the pivot's."""
     span: str
-    """Commitment to release layer in words, or why there is none."""
+    """Commitment and release layer, such as `4 to 9`, or why there are none."""
 
 
 def make_cell(results: Results, layers: Layers) -> Cell:
-    """Return one cell: commitment and peak."""
+    """Return the cell of one variant and language: its commitment layer and peak."""
     curve = results.curve(CONCEPT, layers.variant, layers.language)
     peak = None if curve is None else curve.peak
     mean = lower = upper = None
@@ -84,7 +84,7 @@ def make_cell(results: Results, layers: Layers) -> Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells by place: variants down, languages across."""
+    """The cells on a grid: variants down, languages across."""
 
     info: RunInfo
     cells: Sequence[Cell]
@@ -94,7 +94,7 @@ class Grid:
         return self.info.variants.index(cell.variant), self.info.others.index(cell.language)
 
     def values(self, name: str) -> np.ndarray:
-        """Return ``[variant, language]`` of a field, NaN where it is missing."""
+        """Return a field as an array ``[variant, language]``; missing values are NaN."""
         table = np.full((len(self.info.variants), len(self.info.others)), np.nan)
         for cell in self.cells:
             value = getattr(cell, name)
@@ -110,7 +110,7 @@ def _draw_commitment(axes: Axes, grid: Grid) -> None:
         i, j = grid.place(cell)
         committed = cell.status == "committed"
         text = STATUS_WORDS.get(cell.span, cell.span)
-        # viridis_r is light up to its middle: dark text there, white beyond.
+        # The lower half of viridis_r is light and needs dark text.
         dark = not committed or layers[i, j] < depth / 2
         colour, size = "black" if dark else "white", 8 if committed else 6.5
         axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=size)
@@ -136,7 +136,7 @@ def _draw_peaks(axes: Axes, grid: Grid) -> None:
 
 
 def _label(axes: Axes, grid: Grid) -> None:
-    """Name rows and columns, write the audit below, hatch what is untestable."""
+    """Label the rows and columns, write the audit below, and hatch untestable cells."""
     first = [c for c in grid.cells if c.variant == grid.info.variants[0]]
     labels = [f"{c.language}\n{c.identical_input:.0%}\n{c.shared_tokens:.0%}" for c in first]
     axes.set_xticks(range(len(labels)), labels, fontsize=7)
@@ -151,7 +151,7 @@ def _label(axes: Axes, grid: Grid) -> None:
 
 
 def plot(grid: Grid) -> Figure:
-    """Return the figure: commitment layers left, peak alignment right."""
+    """Return the figure: commitment layers on the left, peak alignment on the right."""
     figure = Figure(figsize=(13, 1.9 + 0.62 * len(grid.info.variants)), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_commitment(left, grid)

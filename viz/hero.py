@@ -1,7 +1,7 @@
-"""Draw the finding in one figure: a strong language, one not established, an untestable one.
+"""Draw the main finding: a language that is shared, one not established, and one untestable.
 
-The languages follow from the results by rule: among the base variant's languages the committed one
-with the highest peak, the "never" one with the lowest, and the untestable one with the highest.
+A rule chooses the languages, by their status on the base variant: the committed language with the
+highest peak, the "never" language with the lowest, and the untestable language with the highest.
 
 Reads:  results/alignment_curves.json, results/commitment_matrix.csv
 Writes: assets/hero.png (+ .csv)
@@ -27,12 +27,12 @@ from aya_probes.results.tables import Layers
 from aya_probes.run_folder import RunPaths
 
 TITLES = {"committed": "shared", "never": "not established", "untestable": "untestable"}
-DASHES = ((5, 2), (1, 1), (5, 1, 1, 1))  # control and regional variants, readable in grey
+DASHES = ((5, 2), (1, 1), (5, 1, 1, 1))  # of control and regional variants; distinct in greyscale
 BASE_COLOUR, CONTROL_COLOUR = figures.PALETTE[0], figures.UNTRAINED
 
 
 def choose_languages(results: Results, cells: Sequence[Layers]) -> list[Layers]:
-    """Return the base variant's cells to draw, at most one per kind of answer."""
+    """Return the cells to draw, at most one for each status in ``TITLES``."""
 
     def height(cell: Layers) -> float:
         curve = results.curve(CONCEPT, cell.variant, cell.language)
@@ -43,7 +43,7 @@ def choose_languages(results: Results, cells: Sequence[Layers]) -> list[Layers]:
         here = [cell for cell in cells if cell.status == status]
         if here:
             chosen.append(pick(here, key=height))
-    return chosen or list(cells[:1])  # too few concepts to answer anything
+    return chosen or list(cells[:1])  # too few concepts for any of the statuses
 
 
 def _draw_band(axes: Axes, curve: Curve, colour: str, alpha: float) -> None:
@@ -54,7 +54,7 @@ def _draw_band(axes: Axes, curve: Curve, colour: str, alpha: float) -> None:
 
 
 def draw_panel(axes: Axes, results: Results, cell: Layers) -> list[DrawnPoint]:
-    """Draw every variant of one language; returns the numbers drawn."""
+    """Draw all variants of one language; returns the numbers drawn."""
     info, drawn = results.info, list[DrawnPoint]()
     dashes = iter(DASHES * len(info.variants))
     for variant in sorted(info.variants, key=lambda name: name == cell.variant):
@@ -83,7 +83,7 @@ def draw_panel(axes: Axes, results: Results, cell: Layers) -> list[DrawnPoint]:
 
 
 def plot(results: Results, cells: Sequence[Layers]) -> tuple[Figure, list[DrawnPoint]]:
-    """Return the figure and the numbers in it."""
+    """Return the figure, and the numbers drawn in it."""
     figure = Figure(figsize=(3.7 * len(cells), 4.2), layout="constrained")
     grid = figure.subplots(1, len(cells), squeeze=False, sharex=True, sharey=True)[0]
     drawn: list[DrawnPoint] = []
@@ -96,7 +96,7 @@ def plot(results: Results, cells: Sequence[Layers]) -> tuple[Figure, list[DrawnP
         axes.locator_params(axis="x", integer=True)
         axes.margins(x=0)
     low, high = grid[0].get_ylim()
-    grid[0].set_ylim(low, high + 0.15 * (high - low))  # room for what an untestable panel says
+    grid[0].set_ylim(low, high + 0.15 * (high - low))  # room for the text of an untestable panel
     grid[0].set_ylabel("concept alignment A\n(0 = mismatched concepts)", fontsize=10)
     handles, labels = grid[0].get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda n: labels[n] != cells[0].variant)
@@ -125,7 +125,7 @@ def run(run_dir: Path) -> Path:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
-    return command_line.common_parser("viz/hero.py", "Draw the finding in one figure.")
+    return command_line.common_parser("viz/hero.py", "Draw the main finding.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Re-analyse the curves that the original study published, and draw what they can and cannot show.
 
-These are the original study's figures on Tiny Aya, never a run of this project.
+The curves are the original study's on Tiny Aya, not a run of this project.
 
 Reads:  data/published/tiny_aya_alignment_curves.json
 Writes: results/published_reanalysis.json, assets/published_reanalysis.png (+ .csv)
@@ -33,7 +33,7 @@ from aya_probes.published import (
 )
 from aya_probes.run_folder import RunPaths
 
-LANGUAGES = ("hi", "am", "fr", "sw")  # of the curves drawn
+LANGUAGES = ("hi", "am", "fr", "sw")  # whose curves are drawn
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class DrawnValue:
     """A row of the CSV beside the figure."""
 
     panel: str
-    """Language of a curve, or difference."""
+    """Language of the panel's curves, or difference."""
     variant: str
     """Variant of Tiny Aya."""
     language: str
     """Language."""
     layer: int
-    """Layer; the last one is after the final norm."""
+    """Layer; the last one of a curve is final_norm."""
     value: float
-    """Mean over concepts: raw cosine, or its difference to base."""
+    """Mean over concepts of raw cosine, or of its difference to base."""
     lower: float | None
     """Lower end of the 95% interval."""
     upper: float | None
@@ -59,7 +59,7 @@ class DrawnValue:
 def _draw_curves(
     axes: Axes, code: str, cosines: dict[str, np.ndarray], start: Start
 ) -> list[DrawnValue]:
-    """Draw ``{variant: [concept, layer]}`` of one language, layer 0 marked."""
+    """Draw the mean curves of one language, ``{variant: [concept, layer]}``; mark layer 0."""
     drawn = []
     for (variant, values), colour in zip(cosines.items(), figures.PALETTE, strict=False):
         mean = values.mean(0)
@@ -86,7 +86,7 @@ def _draw_curves(
 
 
 def _draw_differences(axes: Axes, found: Reanalysis) -> list[DrawnValue]:
-    """Draw fire − base and earth − base per language."""
+    """Draw fire − base and earth − base for every language."""
     order = [*SOUTH_ASIA, *AFRICA_WEST_ASIA, *UNTARGETED]
     drawn = []
     for shift, variant, colour in (
@@ -116,7 +116,7 @@ def _draw_differences(axes: Axes, found: Reanalysis) -> list[DrawnValue]:
 def plot(
     languages: Sequence[str], cosines: dict[str, np.ndarray], found: Reanalysis
 ) -> tuple[Figure, list[DrawnValue]]:
-    """Return the figure (curves of four languages; fine-tuned − base everywhere), its numbers."""
+    """Return the figure (curves of four languages, differences to base), and the numbers drawn."""
     figure = Figure(figsize=(13, 7), layout="constrained")
     grid = figure.subplots(2, 3)
     drawn: list[DrawnValue] = []
@@ -137,7 +137,7 @@ def plot(
 
 
 def _words(axes: Axes, found: Reanalysis) -> None:
-    """Write what can and cannot be decided."""
+    """Write the panel of text: what the published curves can and cannot show."""
     did = found.difference_in_differences["matched_layer"]
     hindi, amharic = found.claims["fire"]["hi"], found.claims["earth"]["am"]
     french = found.claims["fire"]["fr"]
@@ -181,7 +181,7 @@ def build_parser() -> argparse.ArgumentParser:
         "viz/published_reanalysis.py", "Re-analyse the original study's curves.", "seed"
     )
     parser.add_argument(
-        "--curves", type=Path, default=PUBLISHED, metavar="FILE", help="default: data/published/"
+        "--curves", type=Path, default=PUBLISHED, metavar="FILE", help="default: in data/published"
     )
     return parser
 
