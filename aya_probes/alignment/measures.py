@@ -60,10 +60,7 @@ def layer_cosines(
 
 
 def wording_mean(cosine: np.ndarray, *, same_wording: bool) -> np.ndarray:
-    """Return the mean ``[…, n, n']`` of ``cosine […, k, k', n, n']`` over k = k' or over k ≠ k'.
-
-    Raises ValueError if k ≠ k' is asked for and there is one wording.
-    """
+    """Average ``[…, k, k', n, n']`` over k = k' or k ≠ k'; ValueError if one wording is too few."""
     k = cosine.shape[-3]
     chosen = np.eye(k, dtype=bool) if same_wording else ~np.eye(k, dtype=bool)
     if not chosen.any():
