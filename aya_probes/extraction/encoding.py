@@ -12,6 +12,7 @@ from aya_probes.extraction import poolings
 from aya_probes.models.residuals import LoadedModel
 from aya_probes.stimuli import Stimulus
 
+_SPACES = "▁Ġ \t\n"  # how vocabularies write a space (Metaspace, byte-level), or the space itself
 MAX_TOKENS = 2048  # a stimulus is a sentence, not a document
 
 
@@ -55,8 +56,9 @@ def encode_text(
 
     ``span`` holds the first character of the concept's surface form and the one after its last. A
     token belongs to the concept if its characters, trimmed of white space, intersect the span
-    (fused prefixes and byte pieces count). Content leaves out special tokens and sentence-final
-    punctuation. Raises StudyError where a pooling would be empty.
+    (fused prefixes and byte pieces count). A piece that only marks a space never does, though some
+    tokenizers give it the characters of its neighbour. Content leaves out special tokens and
+    sentence-final punctuation. Raises StudyError where a pooling would be empty.
     """
     out = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
     ids, special, offsets = (
@@ -74,7 +76,10 @@ def encode_text(
         raise StudyError(f"{where}: the tokenizer leaves no content token of {text!r}")
     in_span: list[int] = []
     if span is not None:
-        in_span = [n for n in real if _overlaps(text, offsets[n], span)]
+        pieces = tokenizer.convert_ids_to_tokens(ids)
+        in_span = [
+            n for n in real if pieces[n].strip(_SPACES) and _overlaps(text, offsets[n], span)
+        ]
         if not in_span:
             raise StudyError(f"{where}: no token covers its span {span}")
     return Encoded(stimulus_id, ids, in_span, content, real[-1])

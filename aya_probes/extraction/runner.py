@@ -48,7 +48,7 @@ from aya_probes.stimuli import Manifest
 from aya_probes.suites import Variant
 
 # Raise it when the stored vectors change: another pooling, capture point or rounding (ADR-012).
-EXTRACTION_VERSION = 4
+EXTRACTION_VERSION = 5
 SHARD_STIMULI = 256  # about 25 MB for mini, 160 MB for Tiny Aya
 SLOWER = {  # what a user is told where texts cannot be packed
     "packed": "",
@@ -111,8 +111,17 @@ def requested_inputs(job: Job, identity: Identity, dtype: str) -> Inputs:
 
 def _changed(old: object, new: object, *, ignore: Sequence[str] = ()) -> list[str]:
     """Return the names of the fields in which two records of one type differ."""
-    names = [field.name for field in dataclasses.fields(type(old)) if field.name not in ignore]  # type: ignore[arg-type]
-    return [name for name in names if getattr(old, name) != getattr(new, name)]
+    changed = []
+    for name in (part.name for part in dataclasses.fields(type(old))):  # type: ignore[arg-type]
+        before, after = getattr(old, name), getattr(new, name)
+        if name in ignore or before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            keys = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+            changed.append(f"{name} ({', '.join(keys)})")
+        else:
+            changed.append(name)
+    return changed
 
 
 def finished(job: Job) -> bool:
@@ -158,8 +167,10 @@ def _known(variant: Variant) -> Identity:
             known["revision"] = variant.revision
     elif variant.path:
         known["path"] = variant.path
+        folder = suites.resolve_path(variant.path)
         with contextlib.suppress(StudyError):  # what is finished does not need the weights
-            known["sha256"] = fingerprints.model_sha256(suites.resolve_path(variant.path), variant)
+            known["sha256"] = fingerprints.model_sha256(folder, variant)
+            known["tokenizer_sha256"] = fingerprints.tokenizer_sha256(folder)
     if variant.role == "untrained":
         known["seed"] = variant.seed
     elif variant.adapter:

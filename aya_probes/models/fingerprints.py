@@ -9,6 +9,19 @@ from pathlib import Path
 from aya_probes.errors import StudyError
 from aya_probes.suites import Variant
 
+TOKENIZER_FILES = (  # what a tokenizer may be read from; chat templates change no stimulus
+    "added_tokens.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tekken.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -35,6 +48,15 @@ def adapter_sha256(folder: Path, variant: str) -> str:
                 "restore it, or train it with tools/train_adapters.py"
             )
     return folder_sha256(folder, ADAPTER_FILES)
+
+
+def tokenizer_sha256(folder: Path) -> str:
+    """Return one hash for the names and contents of all tokenizer files of a model's folder."""
+    digest = hashlib.sha256()
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            digest.update(f"{name} {file_sha256(folder / name)}\n".encode())
+    return digest.hexdigest()
 
 
 def model_sha256(folder: Path, variant: Variant) -> str:

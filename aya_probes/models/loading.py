@@ -75,6 +75,7 @@ def resolve_source(variant: Variant) -> Source:
         folder = suites.resolve_path(variant.path)
         location = str(folder)
         identity |= {"path": variant.path, "sha256": fingerprints.model_sha256(folder, variant)}
+        identity["tokenizer_sha256"] = fingerprints.tokenizer_sha256(folder)
         if variant.sha256 and variant.sha256 != identity["sha256"]:
             raise StudyError(
                 f"{folder}: weights have sha256 {identity['sha256']}, the suite "
