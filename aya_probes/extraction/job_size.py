@@ -16,7 +16,7 @@ import numpy as np
 from aya_probes import suites
 from aya_probes.errors import StudyError
 from aya_probes.extraction import poolings
-from aya_probes.models import embedded, hub
+from aya_probes.models import checkpoints, embedded, hub
 from aya_probes.stimuli import Manifest
 from aya_probes.suites import Variant
 
@@ -80,7 +80,8 @@ def describe_model(variant: Variant, repository: hub.Repository | None) -> Model
     try:
         if folder is not None:
             config = json.loads((folder / "config.json").read_text("utf-8"))
-            size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+            weights = checkpoints.choose(folder, f"variant {variant.name}").files
+            size = sum((folder / name).stat().st_size for name in weights)
         else:
             assert repository is not None
             config, size = hub.describe_model(repository, variant.revision)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aya_probes.errors import StudyError
+from aya_probes.models import checkpoints
 from aya_probes.suites import Variant
 
 TOKENIZER_FILES = (  # what a tokenizer may be read from; chat templates change no stimulus
@@ -60,11 +61,19 @@ def tokenizer_sha256(folder: Path) -> str:
 
 
 def model_sha256(folder: Path, variant: Variant) -> str:
-    """Return the hash of a model's configuration and weights; StudyError if there is none."""
-    weights = sorted(path.name for path in folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or (not weights and variant.role != "untrained"):
+    """Return the hash of a model's configuration and weights; StudyError if there is none.
+
+    Only the files that are loaded count: those of the index, or ``model.safetensors``.
+    """
+    wanted_by = f"variant {variant.name}"
+    if not (folder / "config.json").is_file():
         raise StudyError(
-            f"{folder}: no model of variant {variant.name} here "
+            f"{folder}: no model of {wanted_by} here "
             "(config.json and *.safetensors expected); fix `path` in the suite file"
         )
+    if variant.role == "untrained":  # needs no weights; those that are there always counted
+        named = checkpoints.choose(folder, wanted_by).files
+        weights = [name for name in named if (folder / name).is_file()]
+    else:
+        weights = [*checkpoints.find(folder, wanted_by).files]
     return folder_sha256(folder, ["config.json", *weights])

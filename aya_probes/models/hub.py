@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import glob
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,10 @@ from huggingface_hub.utils import disable_progress_bars, logging
 
 from aya_probes import errors
 from aya_probes.errors import StudyError
-from aya_probes.models import fingerprints
+from aya_probes.models import checkpoints, fingerprints
 
 SITE = "https://huggingface.co"
 _SETTINGS = ("*.json", "*.model", "merges.txt", "vocab.txt")
-_WEIGHTS = ("*.safetensors",)
 _ELSEWHERE = ("*/*",)  # original checkpoints, ONNX exports …
 
 
@@ -58,25 +58,41 @@ def fetch_model(repository: Repository, revision: str | None, *, weights: bool) 
     Every file is checked against the hash that the hub gives for it. Raises StudyError, which says
     what to do, for a gate, a missing repository, a broken network or a broken file.
     """
-    wanted = [*_SETTINGS, *(_WEIGHTS if weights else ())]
+    folder = _fetch(repository, revision, _SETTINGS)
+    weights_files: tuple[str, ...] = ()
+    if weights:  # one copy of them: repositories may hold several
+        weights_files = checkpoints.choose(folder, repository.wanted_by).files
+        _fetch(repository, folder.name, [glob.escape(name) for name in weights_files])
+    for path in sorted(folder.iterdir()):
+        if path.name in weights_files or any(path.match(pattern) for pattern in _SETTINGS):
+            _check_file(path, repository)
+    if weights and not any((folder / name).is_file() for name in weights_files):
+        raise StudyError(
+            f"{repository.wanted_by}: {repository.name} at {folder.name} has "
+            f"{_explain_absence(repository, folder.name)}, or choose another repository or revision"
+        )
+    if weights:
+        checkpoints.find(folder, repository.wanted_by)
+    return folder
+
+
+def _fetch(repository: Repository, revision: str | None, patterns: Sequence[str]) -> Path:
     with explain_errors(repository):
-        folder = Path(
+        return Path(
             huggingface_hub.snapshot_download(
                 repository.name,
                 revision=revision,
-                allow_patterns=wanted,
+                allow_patterns=list(patterns),
                 ignore_patterns=list(_ELSEWHERE),
             )
         )
-    for path in sorted(folder.iterdir()):
-        if any(path.match(pattern) for pattern in wanted):
-            _check_file(path, repository)
-    if weights and not list(folder.glob("*.safetensors")):
-        raise StudyError(
-            f"{repository.wanted_by}: {repository.name} at {folder.name} has no safetensors "
-            "weights, and other formats can run code; choose another repository or revision"
-        )
-    return folder
+
+
+def _explain_absence(repository: Repository, commit: str) -> str:
+    names: list[str] = []
+    with contextlib.suppress(StudyError), explain_errors(repository):  # offline: names unknown
+        names = huggingface_hub.HfApi().list_repo_files(repository.name, revision=commit)
+    return checkpoints.explain_absence([name for name in names if "/" not in name])
 
 
 def _check_file(path: Path, repository: Repository) -> None:
@@ -105,13 +121,17 @@ def _check_file(path: Path, repository: Repository) -> None:
 
 
 def describe_model(repository: Repository, revision: str | None) -> tuple[dict[str, Any], int]:
-    """Return a model's configuration and the bytes of its safetensors; fetches no weights."""
+    """Return a model's configuration and the bytes of its weights; fetches none."""
     with explain_errors(repository):
         name, api = repository.name, huggingface_hub.HfApi()
-        config = huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
+        config = Path(huggingface_hub.hf_hub_download(name, "config.json", revision=revision))
         files = api.model_info(name, revision=revision, files_metadata=True).siblings or []
-        size = sum(f.size or 0 for f in files if f.rfilename.endswith(".safetensors"))
-        return dict(json.loads(Path(config).read_text("utf-8"))), size
+        sizes = {file.rfilename: file.size or 0 for file in files}
+        if checkpoints.INDEX in sizes:
+            huggingface_hub.hf_hub_download(name, checkpoints.INDEX, revision=config.parent.name)
+        weights = checkpoints.choose(config.parent, repository.wanted_by).files
+        size = sum(sizes.get(file, 0) for file in weights)
+        return dict(json.loads(config.read_text("utf-8"))), size
 
 
 def dataset_commit(repository: Repository) -> str | None:

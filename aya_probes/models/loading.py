@@ -20,12 +20,13 @@ from transformers.utils import logging as transformers_logging
 from aya_probes import errors, suites
 from aya_probes.command_line import DEVICES, DTYPES
 from aya_probes.errors import StudyError
-from aya_probes.models import embedded, fingerprints, hub, residuals, structure
+from aya_probes.models import checkpoints, embedded, fingerprints, hub, residuals, structure
 from aya_probes.suites import Variant
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
+_LOCAL = {"local_files_only": True, "trust_remote_code": False}  # of every call of the library
 Identity = dict[str, str | int | None]  # what identifies a variant's weights in a plan
 
 
@@ -149,6 +150,24 @@ def model_errors(variant: Variant, source: Source) -> Iterator[None]:
         ) from None
 
 
+def _read_weights(variant: Variant, source: Source, dtype: torch.dtype) -> nn.Module:
+    """Load the weights that ``checkpoints`` chooses; the library would choose by another order."""
+    weights = checkpoints.find(Path(source.location), f"variant {variant.name}")
+    config = AutoConfig.from_pretrained(source.location, **_LOCAL)
+    for part in (config, config.get_text_config()):  # a model of images and text may load either
+        part.transformers_weights = weights.entry
+    causal_lm, report = AutoModelForCausalLM.from_pretrained(
+        source.location,
+        config=config,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        **_LOCAL,
+    )
+    _check_whole(variant, source, report)
+    return causal_lm
+
+
 def load_variant(
     variant: Variant, source: Source, *, device: torch.device, dtype: torch.dtype
 ) -> residuals.LoadedModel:
@@ -157,22 +176,14 @@ def load_variant(
     Only safetensors are read and no code of the model's folder is run. Raises StudyError for files
     that do not make a whole model: the library would fill gaps with random weights.
     """
-    where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     with model_errors(variant, source):
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **where)
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **_LOCAL)
         if variant.role == "untrained":
-            config = AutoConfig.from_pretrained(source.location, **where)
+            config = AutoConfig.from_pretrained(source.location, **_LOCAL)
             torch.manual_seed(variant.seed)
             causal_lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(dtype)
         else:
-            causal_lm, report = AutoModelForCausalLM.from_pretrained(
-                source.location,
-                dtype=dtype,
-                use_safetensors=True,
-                output_loading_info=True,
-                **where,
-            )
-            _check_whole(variant, source, report)
+            causal_lm = _read_weights(variant, source, dtype)
     if not tokenizer.is_fast:
         raise StudyError(
             f"variant {variant.name}: its tokenizer has no offsets (not a fast "
