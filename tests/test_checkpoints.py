@@ -229,3 +229,13 @@ def test_a_repository_without_its_weights_is_refused(
     assert "variant mine: " in error
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+# --- files beside the weights -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"do_sample": false, "num_beams": "x"}', "", "\xff"])
+def test_an_invalid_generation_config_plays_no_part(plain: Path, text: str) -> None:
+    expected = vectors_of(plain)
+    (plain / "generation_config.json").write_bytes(text.encode("latin-1"))
+    np.testing.assert_array_equal(vectors_of(plain), expected)

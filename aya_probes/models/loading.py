@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from aya_probes import errors, suites
@@ -159,6 +159,7 @@ def _read_weights(variant: Variant, source: Source, dtype: torch.dtype) -> nn.Mo
     causal_lm, report = AutoModelForCausalLM.from_pretrained(
         source.location,
         config=config,
+        generation_config=GenerationConfig(),  # plays no part here: its file may hold anything
         dtype=dtype,
         use_safetensors=True,
         output_loading_info=True,
