@@ -798,7 +798,7 @@ def test_replaced_weights_are_noticed(tmp_path: Path, capsys: Any) -> None:
     assert batch_runner.main(flags(run)) == 0
     save_tiny(tmp_path / "base", seed=2)
     assert batch_runner.main(flags(run)) == 1
-    assert "source changed since these activations were made" in capsys.readouterr().err
+    assert "source (sha256) changed since these activations were made" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "base")  # what is finished does not need its weights
     assert batch_runner.main(flags(run)) == 0
     assert "complete, skipped" in capsys.readouterr().out

@@ -20,7 +20,15 @@ from transformers.utils import logging as transformers_logging
 from aya_probes import errors, suites
 from aya_probes.command_line import DEVICES, DTYPES
 from aya_probes.errors import StudyError
-from aya_probes.models import checkpoints, embedded, fingerprints, hub, residuals, structure
+from aya_probes.models import (
+    checkpoints,
+    embedded,
+    fingerprints,
+    hub,
+    residuals,
+    sentencepieces,
+    structure,
+)
 from aya_probes.suites import Variant
 
 transformers_logging.set_verbosity_error()
@@ -123,7 +131,7 @@ def _advice(error: Exception) -> str:
     """Return what a user can do about a model that the library does not load."""
     text = str(error)
     if "sentencepiece" in text.lower() or "tiktoken" in text.lower():
-        return "its folder needs a tokenizer.json: save the tokenizer again with transformers"
+        return f"its folder needs a tokenizer.json: {sentencepieces.SAVE}"
     if isinstance(error, ImportError):
         return "install what the message names, or convert the model to plain safetensors"
     if "Unrecognized" in text or "not recognize" in text:
@@ -177,8 +185,11 @@ def load_variant(
     Only safetensors are read and no code of the model's folder is run. Raises StudyError for files
     that do not make a whole model: the library would fill gaps with random weights.
     """
+    wanted_by, folder = f"variant {variant.name}", Path(source.location)
+    sentencepieces.check_file(folder, wanted_by)
     with model_errors(variant, source):
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **_LOCAL)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
+        sentencepieces.check_reading(tokenizer, folder, wanted_by)
         if variant.role == "untrained":
             config = AutoConfig.from_pretrained(source.location, **_LOCAL)
             torch.manual_seed(variant.seed)
