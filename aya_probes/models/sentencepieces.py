@@ -62,6 +62,6 @@ def check_reading(tokenizer: Any, folder: Path, wanted_by: str) -> None:
         if found != expected:
             raise StudyError(
                 f"{wanted_by}: {type(tokenizer).__name__} reads {path} otherwise than "
-                f"SentencePiece ({' '.join(found)!r}, not {' '.join(expected)!r}); fix tokenizer_class in "
-                f"tokenizer_config.json, or {SAVE}"
+                f"SentencePiece ({' '.join(found)!r}, not {' '.join(expected)!r}); fix "
+                f"tokenizer_class in tokenizer_config.json, or {SAVE}"
             )
