@@ -123,7 +123,7 @@ def test_pieces_and_ids_are_those_of_sentencepiece(name: str, tmp_path: Path) ->
         assert tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
 
 
-DIFFERENT = {
+DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
     "unigram as Llama": ({**LLAMA, "model_type": "unigram"}, "LlamaTokenizer"),
     "NFKC as Llama": ({**LLAMA, "normalization_rule_name": "nfkc"}, "LlamaTokenizer"),
     "spaces removed, as Llama": ({**LLAMA, "remove_extra_whitespaces": True}, "LlamaTokenizer"),
