@@ -56,6 +56,8 @@ class Variant:
     """Branch, tag or commit of ``repo``."""
     path: str | None = None
     """Folder of a model on this machine."""
+    gguf: str | None = None
+    """GGUF file in ``path`` or ``repo`` that holds the weights."""
     package: str | None = None
     """Python package that holds the weights."""
     sha256: str | None = None
@@ -123,6 +125,9 @@ class Suite:
         plain = _plain(asdict(self))
         if not self.allow_cpu:  # manifests written before this key existed lack it
             del plain["allow_cpu"]
+        for variant in plain["variants"]:
+            if variant["gguf"] is None:  # likewise
+                del variant["gguf"]
         return plain
 
     @classmethod
@@ -275,6 +280,7 @@ _VARIANT_TYPES = {
     "repo": str,
     "revision": str,
     "path": str,
+    "gguf": str,
     "package": str,
     "sha256": str,
     "adapter": str,
@@ -361,6 +367,8 @@ def _parse_variant(name: str, raw: Any, languages: tuple[str, ...], source: str)
         raise errors.StudyError(f"{where}: package {_short(raw['package'])} is not a package name")
     if "package" in given and not raw.get("sha256"):
         raise errors.StudyError(f"{where}: package needs sha256, the hash of the weights in it")
+    if "gguf" in raw:
+        _check_gguf(raw, where)
     targets = tuple(raw.get("targets", ()))
     for code in targets:
         if code not in languages:
@@ -368,3 +376,19 @@ def _parse_variant(name: str, raw: Any, languages: tuple[str, ...], source: str)
                 f"{where}: targets: {errors.unknown('language', code, languages)}"
             )
     return Variant(**{**raw, "name": name, "targets": targets})
+
+
+def _check_gguf(raw: Table, where: str) -> None:
+    name = raw["gguf"]
+    if raw.get("package"):
+        raise errors.StudyError(f"{where}: gguf and package exclude each other; keep one")
+    if not re.fullmatch(r"[^/\\]+\.gguf", name):
+        raise errors.StudyError(
+            f"{where}: gguf {_short(name)} is not the name of a .gguf file in path or repo"
+        )
+    parts = re.search(r"-\d{5}-of-(\d{5})\.gguf$", name)
+    if parts and int(parts[1]) > 1:
+        raise errors.StudyError(
+            f"{where}: gguf {_short(name)} is one of {int(parts[1])} parts; join them with "
+            "llama.cpp's `llama-gguf-split --merge` and name the joined file"
+        )

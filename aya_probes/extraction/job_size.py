@@ -7,6 +7,7 @@ disk, or a few kilobytes from the hub); what cannot be known is None. The consta
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from aya_probes import suites
 from aya_probes.errors import StudyError
 from aya_probes.extraction import poolings
-from aya_probes.models import checkpoints, embedded, hub
+from aya_probes.models import checkpoints, embedded, gguf_files, hub
 from aya_probes.stimuli import Manifest
 from aya_probes.suites import Variant
 
@@ -39,7 +40,7 @@ class Model:
     hidden: int | None = None
     """Width of a vector."""
     weight_bytes: int | None = None
-    """Bytes of its safetensors files."""
+    """Bytes of its safetensors files, or of its GGUF file."""
     matrix_weights: int | None = None
     """Parameters without embedding and head: what every token is multiplied by."""
     why_unknown: str = ""
@@ -78,6 +79,8 @@ def describe_model(variant: Variant, repository: hub.Repository | None) -> Model
         if not folder.is_dir():
             return Model(why_unknown="its weights are converted on the first run")
     try:
+        if variant.gguf:
+            return _describe_gguf(variant, variant.gguf, repository)
         if folder is not None:
             config = json.loads((folder / "config.json").read_text("utf-8"))
             weights = checkpoints.choose(folder, f"variant {variant.name}").files
@@ -91,6 +94,25 @@ def describe_model(variant: Variant, repository: hub.Repository | None) -> Model
     depth = _number(config, "num_hidden_layers", "n_layer")
     layers = None if depth is None else depth + 2
     return Model(layers, hidden, size, _matrix_weights(config, size, hidden))
+
+
+def _describe_gguf(variant: Variant, name: str, repository: hub.Repository | None) -> Model:
+    wanted_by = f"variant {variant.name}"
+    if variant.path is None:
+        assert repository is not None
+        size = hub.file_size(repository, variant.revision, name)
+        return Model(weight_bytes=size, why_unknown=f"the rest is in {name}, not fetched yet")
+    path = checkpoints.find_gguf(suites.resolve_path(variant.path), name, wanted_by)
+    header = gguf_files.read_header(path, wanted_by)
+    matrices = (
+        math.prod(tensor.shape)
+        for label, tensor in header.tensors.items()
+        if label not in gguf_files.EMBEDDINGS
+    )
+    depth = header.setting("block_count")
+    layers = None if depth is None else depth + 2
+    width, size = header.setting("embedding_length"), path.stat().st_size
+    return Model(layers, width, size, sum(matrices))
 
 
 def _tables(config: Any) -> list[dict[str, Any]]:

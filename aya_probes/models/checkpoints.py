@@ -99,3 +99,27 @@ def explain_absence(names: list[str], entry: str = SINGLE) -> str:
     if other[0].endswith(".gguf"):
         return f'no safetensors weights but {other[0]}; give gguf = "{other[0]}" in the suite file'
     return f"no safetensors weights but {other[0]}, and reading that format can run code; {CONVERT}"
+
+
+def is_quantised(folder: Path) -> bool:
+    """Tell whether a folder's configuration says that its weights are quantised."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        settings = json.loads((folder / "config.json").read_text("utf-8"))
+        return settings.get("quantization_config") is not None
+    return False
+
+
+def find_gguf(folder: Path, name: str, wanted_by: str) -> Path:
+    """Return the file ``name`` of a folder; raises StudyError naming the files that are there."""
+    path = folder / name
+    if not path.is_file():
+        there = sorted(p.name for p in folder.glob("*") if p.suffix == ".gguf")
+        raise StudyError(f"{wanted_by}: {folder} has no {name} ({list_gguf(there)})")
+    return path
+
+
+def list_gguf(names: list[str]) -> str:
+    """Return what to do about a missing file where these GGUF files are."""
+    if not names:
+        return "it has no GGUF file; fix `gguf` or its folder in the suite file"
+    return f"its GGUF files: {', '.join(names)}; fix `gguf` in the suite file"

@@ -13,7 +13,6 @@ import functools
 import gc
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -25,11 +24,11 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoTokenizer
 
 from aya_probes import project, run_folder
 from aya_probes.errors import StudyError
-from aya_probes.models import fingerprints
+from aya_probes.models import fingerprints, gguf_files
 
 _RECORD = "CACHE.json"  # sha256 of every cached file, written last
 
@@ -141,8 +140,6 @@ def _join(parts: list[Path], target: Path, package: str, expected: str) -> None:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    if importlib.util.find_spec("gguf") is None:  # transformers reads the file with it
-        raise StudyError("the gguf package is not installed; install it with `uv sync`")
     print("converting the embedded weights (once, about a minute)", file=sys.stderr, flush=True)
     # The tokenizer takes as long as the weights: convert it in a second process beside them.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -156,15 +153,7 @@ def _convert_tokenizer(gguf: Path, target: Path) -> None:
 
 
 def _convert_model(gguf: Path, target: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.float32,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    if hasattr(model.config, "quantization_config"):  # the saved weights are not quantised
-        del model.config.quantization_config
-    model.hf_quantizer = None
+    model, _ = gguf_files.read_model(gguf, torch.float32)
     model.save_pretrained(target)
     del model
     gc.collect()

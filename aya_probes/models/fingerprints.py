@@ -14,8 +14,10 @@ TOKENIZER_FILES = (  # what a tokenizer may be read from; chat templates change 
     "added_tokens.json",
     "merges.txt",
     "sentencepiece.bpe.model",
+    "sentencepiece.model",
     "special_tokens_map.json",
     "spiece.model",
+    "spm.model",
     "tekken.json",
     "tokenizer.json",
     "tokenizer.model",
@@ -63,9 +65,12 @@ def tokenizer_sha256(folder: Path) -> str:
 def model_sha256(folder: Path, variant: Variant) -> str:
     """Return the hash of a model's configuration and weights; StudyError if there is none.
 
-    Only the files that are loaded count: those of the index, or ``model.safetensors``.
+    Only the files that are loaded count: those of the index, or ``model.safetensors``. A GGUF file
+    holds its configuration, so that its hash is that of the file.
     """
     wanted_by = f"variant {variant.name}"
+    if variant.gguf:
+        return file_sha256(checkpoints.find_gguf(folder, variant.gguf, wanted_by))
     if not (folder / "config.json").is_file():
         raise StudyError(
             f"{folder}: no model of {wanted_by} here "

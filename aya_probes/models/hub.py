@@ -63,9 +63,7 @@ def fetch_model(repository: Repository, revision: str | None, *, weights: bool) 
     if weights:  # one copy of them: repositories may hold several
         weights_files = checkpoints.choose(folder, repository.wanted_by).files
         _fetch(repository, folder.name, [glob.escape(name) for name in weights_files])
-    for path in sorted(folder.iterdir()):
-        if path.name in weights_files or any(path.match(pattern) for pattern in _SETTINGS):
-            _check_file(path, repository)
+    _check_files(folder, weights_files, repository)
     if weights and not any((folder / name).is_file() for name in weights_files):
         raise StudyError(
             f"{repository.wanted_by}: {repository.name} at {folder.name} has "
@@ -74,6 +72,27 @@ def fetch_model(repository: Repository, revision: str | None, *, weights: bool) 
     if weights:
         checkpoints.find(folder, repository.wanted_by)
     return folder
+
+
+def fetch_gguf(repository: Repository, revision: str | None, name: str) -> Path:
+    """Return the local folder with one GGUF file and a model's small files, as ``fetch_model``."""
+    folder = _fetch(repository, revision, (*_SETTINGS, glob.escape(name)))
+    if not (folder / name).is_file():
+        there = [file for file in _list_files(repository, folder.name) if file.endswith(".gguf")]
+        hint = checkpoints.list_gguf(sorted(there))
+        if constants.HF_HUB_OFFLINE:
+            hint = f"in the cache {constants.HF_HUB_CACHE}; unset HF_HUB_OFFLINE and run again"
+        raise StudyError(
+            f"{repository.wanted_by}: {repository.name} at {folder.name} has no {name} ({hint})"
+        )
+    _check_files(folder, (name,), repository)
+    return folder
+
+
+def _check_files(folder: Path, weights_files: Sequence[str], repository: Repository) -> None:
+    for path in sorted(folder.iterdir()):
+        if path.name in weights_files or any(path.match(pattern) for pattern in _SETTINGS):
+            _check_file(path, repository)
 
 
 def _fetch(repository: Repository, revision: str | None, patterns: Sequence[str]) -> Path:
@@ -89,10 +108,14 @@ def _fetch(repository: Repository, revision: str | None, patterns: Sequence[str]
 
 
 def _explain_absence(repository: Repository, commit: str) -> str:
+    return checkpoints.explain_absence(_list_files(repository, commit))
+
+
+def _list_files(repository: Repository, commit: str) -> list[str]:
     names: list[str] = []
     with contextlib.suppress(StudyError), explain_errors(repository):  # offline: names unknown
         names = huggingface_hub.HfApi().list_repo_files(repository.name, revision=commit)
-    return checkpoints.explain_absence([name for name in names if "/" not in name])
+    return [name for name in names if "/" not in name]
 
 
 def _check_file(path: Path, repository: Repository) -> None:
@@ -132,6 +155,14 @@ def describe_model(repository: Repository, revision: str | None) -> tuple[dict[s
         weights = checkpoints.choose(config.parent, repository.wanted_by).files
         size = sum(sizes.get(file, 0) for file in weights)
         return dict(json.loads(config.read_text("utf-8"))), size
+
+
+def file_size(repository: Repository, revision: str | None, name: str) -> int | None:
+    """Return the bytes of one file of a model; None if it has no such file."""
+    with explain_errors(repository):
+        api = huggingface_hub.HfApi()
+        info = api.model_info(repository.name, revision=revision, files_metadata=True)
+        return next((file.size for file in info.siblings or [] if file.rfilename == name), None)
 
 
 def dataset_commit(repository: Repository) -> str | None:

@@ -1,6 +1,6 @@
 """Load a model: one variant of a suite, or any causal language model by name or folder.
 
-Only safetensors are read, and no code of a model's folder is run.
+Only safetensors and GGUF files are read, and no code of a model's folder is run.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from aya_probes.command_line import DEVICES, DTYPES
 from aya_probes.errors import StudyError
 from aya_probes.models import (
     checkpoints,
+    completeness,
     embedded,
     fingerprints,
+    gguf_files,
     hub,
     residuals,
     sentencepieces,
@@ -92,11 +94,15 @@ def resolve_source(variant: Variant) -> Source:
             )
     else:
         assert variant.repo is not None
-        folder = hub.fetch_model(
-            hub_repository(variant), variant.revision, weights=variant.role != "untrained"
-        )
+        repository, whole = hub_repository(variant), variant.role != "untrained"
+        if variant.gguf:
+            folder = hub.fetch_gguf(repository, variant.revision, variant.gguf)
+        else:
+            folder = hub.fetch_model(repository, variant.revision, weights=whole)
         location = str(folder)
         identity |= {"repo": variant.repo, "revision": folder.name}
+    if variant.gguf:
+        identity |= {"gguf": variant.gguf, "weights": gguf_files.LABEL}
     adapter = None
     if variant.adapter and variant.role != "untrained":
         adapter = suites.resolve_path(variant.adapter)
@@ -127,16 +133,26 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _advice(error: Exception) -> str:
+def _advice(error: Exception, folder: Path) -> str:
     """Return what a user can do about a model that the library does not load."""
     text = str(error)
     if "sentencepiece" in text.lower() or "tiktoken" in text.lower():
         return f"its folder needs a tokenizer.json: {sentencepieces.SAVE}"
+    if checkpoints.is_quantised(folder):
+        return (
+            "its config.json says quantization_config: give the model without quantisation, or "
+            "install what the message names"
+        )
     if isinstance(error, ImportError):
         return "install what the message names, or convert the model to plain safetensors"
     if "Unrecognized" in text or "not recognize" in text:
         return "this architecture is not supported (docs/models.md)"
     return "fix or replace its files"
+
+
+def _reason(error: Exception) -> str:
+    """Return an error on one line, without the library's list of every model that it knows."""
+    return errors.summarise(error).partition(" Model type should be one of")[0]
 
 
 @contextlib.contextmanager
@@ -154,12 +170,16 @@ def model_errors(variant: Variant, source: Source) -> Iterator[None]:
             ) from None
         raise StudyError(
             f"variant {variant.name}: the model in {source.location} cannot be loaded "
-            f"({errors.summarise(error)}); {_advice(error)}"
+            f"({_reason(error)}); {_advice(error, Path(source.location))}"
         ) from None
 
 
 def _read_weights(variant: Variant, source: Source, dtype: torch.dtype) -> nn.Module:
-    """Load the weights that ``checkpoints`` chooses; the library would choose by another order."""
+    """Load the GGUF file, or what ``checkpoints`` chooses: the library has another order."""
+    if variant.gguf:
+        causal_lm, report = gguf_files.load_model(_header(variant, source), dtype, _name(variant))
+        completeness.check(causal_lm, report, f"{_name(variant)}: the weights in {source.location}")
+        return causal_lm
     weights = checkpoints.find(Path(source.location), f"variant {variant.name}")
     config = AutoConfig.from_pretrained(source.location, **_LOCAL)
     for part in (config, config.get_text_config()):  # a model of images and text may load either
@@ -170,11 +190,38 @@ def _read_weights(variant: Variant, source: Source, dtype: torch.dtype) -> nn.Mo
         generation_config=GenerationConfig(),  # plays no part here: its file may hold anything
         dtype=dtype,
         use_safetensors=True,
+        ignore_mismatched_sizes=True,  # completeness names them; the library's error does not
         output_loading_info=True,
         **_LOCAL,
     )
-    _check_whole(variant, source, report)
+    completeness.check(causal_lm, report, f"{_name(variant)}: the weights in {source.location}")
     return causal_lm
+
+
+def _name(variant: Variant) -> str:
+    return f"variant {variant.name}"
+
+
+def _header(variant: Variant, source: Source) -> gguf_files.Header:
+    assert variant.gguf is not None
+    path = checkpoints.find_gguf(Path(source.location), variant.gguf, _name(variant))
+    return gguf_files.read_header(path, _name(variant))
+
+
+def _read_config(variant: Variant, source: Source) -> Any:
+    if variant.gguf:
+        return gguf_files.load_config(_header(variant, source), _name(variant))
+    return AutoConfig.from_pretrained(source.location, **_LOCAL)
+
+
+def _read_tokenizer(variant: Variant, source: Source) -> Any:
+    """Load the tokenizer of the folder, or else the one that the GGUF file describes."""
+    if not variant.gguf:
+        return sentencepieces.load_tokenizer(Path(source.location), _name(variant))
+    if not (Path(source.location) / "tokenizer.json").is_file():
+        return gguf_files.load_tokenizer(_header(variant, source), _name(variant))
+    config = _read_config(variant, source)  # else the library needs a config.json
+    return AutoTokenizer.from_pretrained(source.location, config=config, **_LOCAL)
 
 
 def load_variant(
@@ -182,16 +229,13 @@ def load_variant(
 ) -> residuals.LoadedModel:
     """Load a variant for inference; role ``untrained`` gets seeded random weights instead.
 
-    Only safetensors are read and no code of the model's folder is run. Raises StudyError for files
-    that do not make a whole model: the library would fill gaps with random weights.
+    No code of the model's folder is run. Raises StudyError for files that do not make a whole
+    model: the library would fill gaps with random weights.
     """
-    wanted_by, folder = f"variant {variant.name}", Path(source.location)
-    sentencepieces.check_file(folder, wanted_by)
     with model_errors(variant, source):
-        tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
-        sentencepieces.check_reading(tokenizer, folder, wanted_by)
+        tokenizer = _read_tokenizer(variant, source)
         if variant.role == "untrained":
-            config = AutoConfig.from_pretrained(source.location, **_LOCAL)
+            config = _read_config(variant, source)
             torch.manual_seed(variant.seed)
             causal_lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(dtype)
         else:
@@ -240,15 +284,6 @@ def load_model(
     variant = Variant(str(name), "base")
     source = Source(str(folder), None, {"role": variant.role})
     return load_variant(variant, source, device=where, dtype=choose_dtype(dtype, where))
-
-
-def _check_whole(variant: Variant, source: Source, report: dict[str, Any]) -> None:
-    missing = sorted(str(key) for key in report["missing_keys"])
-    if missing:
-        raise StudyError(
-            f"variant {variant.name}: the weights in {source.location} lack {len(missing)} tensors "
-            f"of the model (first: {missing[0]}); fetch or save them again"
-        )
 
 
 def wrap(
