@@ -44,6 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{paths.failure_cases}: up to date, skipped")
             return
         count = len(found.edge_cases.cases)
+        if not found.cases:
+            missing = "regional variant" if found.texts else "perturbed text"
+            print(
+                f"note: nothing to measure, as this run has no {missing}; "
+                f"{paths.failure_cases}, {paths.failure_tests.name} and {paths.edge_cases.name} "
+                "have no rows",
+                file=sys.stderr,
+            )
+            return
         if count < edge_cases.N_CASES:
             print(
                 f"warning: only {count} of {edge_cases.N_CASES} edge cases: this run has too few "

@@ -60,14 +60,16 @@ def run(args: argparse.Namespace) -> None:
     if args.text is not None and not args.text.strip():
         raise errors.UsageError("--text: the text is empty")
 
-    from aya_probes.extraction import packs, vectors
+    from aya_probes.extraction import encoding, packs, vectors
     from aya_probes.models import describe, loading
 
     device, why = loading.choose_device(args.device)
     dtype = loading.choose_dtype(args.dtype, device)
     source = loading.resolve_source(variant)
     loaded = loading.load_variant(variant, source, device=device, dtype=dtype)
-    texts = [*([args.text] if args.text else []), *CHECK_TEXTS]
+    limit = encoding.max_tokens(loaded)
+    short = [text for text in CHECK_TEXTS if len(loaded.tokenizer(text)["input_ids"]) <= limit]
+    texts = [*([args.text] if args.text else []), *(short or CHECK_TEXTS)]
     batching = packs.choose_batching(loaded, vectors.encode_texts(loaded, texts), variant.name)
     found = describe.describe_model(variant, source, loaded)
     lines = [f"{name:<15}{value}" for name, value in _model_facts(found, batching, why)]

@@ -128,8 +128,11 @@ def mark_untestable(axes: Axes, share: float, fontsize: float = 7.5) -> None:
 
 def save(figure: Figure, kind: type, rows: Sequence[object], path: Path) -> Path:
     """Write a reproducible PNG, and the records that it shows as CSV beside it."""
+    from aya_probes import fonts  # imports matplotlib, which the page does without
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    with fonts.drawable(figure):
+        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     with files.atomic_write(path) as handle:
         handle.write(buffer.getvalue())
     records.save_table(path.with_suffix(".csv"), kind, rows)

@@ -28,6 +28,14 @@ FILES = (
     "test_modal.py",
     "test_batch_runner.py",
     "test_fuzz.py",
+    "test_foreign_models.py",
+    "test_tokenizer_files.py",
+    "test_checkpoints.py",
+    "test_checkpoint_kinds.py",
+    "test_gguf.py",
+    "test_lora_kinds.py",
+    "test_own_suites.py",
+    "test_encodings.py",
 )
 FUZZ_EXAMPLES = 300
 

@@ -5,7 +5,7 @@ nothing and exits 1 if a table is out of date.
 
 Reads:  results/, runs/mini-flores/results/, benchmarks/results/, docs/*.json,
         data/adapters/mini/*/card.json
-Writes: REPORT.md, README.md, docs/{artifacts,performance,validation}.md
+Writes: REPORT.md, README.md, docs/{artifacts,models,performance,validation}.md
 
     uv run report/fill.py
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 import findings
 import tables_alignment
 import tables_evidence
+import tables_models
 import tables_performance
 import tables_records
 from aya_probes import command_line, errors, files, project
@@ -33,6 +34,7 @@ DOCUMENTS = tuple(
         "REPORT.md",
         "README.md",
         "docs/artifacts.md",
+        "docs/models.md",
         "docs/performance.md",
         "docs/validation.md",
     )
@@ -41,6 +43,7 @@ _FUNCTIONS = (*tables_alignment.TABLES, *tables_evidence.TABLES, *findings.TABLE
 TABLES: dict[str, Callable[[RunPaths], str]] = {
     **{function.__name__: function for function in _FUNCTIONS},
     **tables_performance.TABLES,
+    **tables_models.TABLES,
     **tables_records.TABLES,
 }
 

@@ -208,7 +208,7 @@ def gpu() -> str:
     return f"{data['device']}\n\n" + markdown(["Tiny Aya shape, random weights", ""], rows)
 
 
-def _or_command(table: Callable[[], str]) -> Callable[[RunPaths], str]:
+def or_command(table: Callable[[], str]) -> Callable[[RunPaths], str]:
     """Return the table as the documents ask for it; benchmarks belong to no run folder."""
 
     def filled(paths: RunPaths) -> str:
@@ -229,4 +229,4 @@ _FUNCTIONS = (
     pipeline_cost,
     gpu,
 )
-TABLES = {table.__name__: _or_command(table) for table in _FUNCTIONS}
+TABLES = {table.__name__: or_command(table) for table in _FUNCTIONS}

@@ -82,6 +82,9 @@ def test_fp8_weights_are_multiplied_by_their_scales(tmp_path: Path) -> None:
         torch.testing.assert_close(found[key], expected, rtol=0, atol=0)
 
 
+@pytest.mark.fault(
+    "GPTQ, AWQ, bitsandbytes and other quantised weights", "refused, the method and the fix named"
+)
 @pytest.mark.parametrize(
     ("settings", "change"),
     [
@@ -122,6 +125,10 @@ def with_bias(weights: Weights) -> Weights:
     return weights | {"model.layers.1.self_attn.q_proj.bias": torch.ones(32)}
 
 
+@pytest.mark.fault(
+    "weights that lack tensors, or hold some that the model would leave out",
+    "refused, the first tensor named",
+)
 @pytest.mark.parametrize(
     ("change", "settings", "message"),
     [
@@ -213,6 +220,9 @@ def test_an_embedding_larger_than_the_tokenizer_changes_nothing(tmp_path: Path) 
     assert (found == expected).all()
 
 
+@pytest.mark.fault(
+    "a tokenizer larger than the embedding", "refused, the stimulus and the token named"
+)
 def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path) -> None:
     resized(save_tiny(tmp_path / "model", "llama"), 100)
     code, out, error = loader(write_study(tmp_path, {"mine": {"path": "model", "role": "base"}}))
@@ -332,6 +342,9 @@ def rename_text_part(folder: Path, prefix: str) -> None:
     rewrite(folder, change)
 
 
+@pytest.mark.fault(
+    "a model of images and text whose text weights do not land", "refused, the class named"
+)
 @pytest.mark.parametrize("kind", FOUND)
 def test_a_wrapper_whose_text_weights_do_not_land_is_refused(kind: str, tmp_path: Path) -> None:
     name, text, vision = FOUND[kind]
@@ -356,6 +369,9 @@ WRAPPERS: dict[
 }
 
 
+@pytest.mark.fault(
+    "a model of images and text without a causal language model", "refused, the class named"
+)
 @pytest.mark.parametrize("kind", WRAPPERS)
 def test_a_wrapper_that_is_no_causal_lm_is_refused_by_name(kind: str, tmp_path: Path) -> None:
     name, text, vision = WRAPPERS[kind]

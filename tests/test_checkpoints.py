@@ -74,6 +74,7 @@ def loader(suite: Path, *flags: str, env: dict[str, str] | None = None) -> tuple
 # --- other formats ----------------------------------------------------------------------------
 
 
+@pytest.mark.fault("only `pytorch_model.bin`", "refused; says how to convert it")
 def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", "llama")
     (folder / checkpoints.SINGLE).rename(folder / "pytorch_model.bin")
@@ -101,6 +102,7 @@ def test_what_is_there_instead_of_weights_is_named(tmp_path: Path, name: str, me
         loading.resolve_source(variant_of(folder))
 
 
+@pytest.mark.fault("a folder that is an adapter, given as a model", "refused; `adapter` named")
 def test_a_folder_that_is_an_adapter_is_refused(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", "llama")
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "other"}', "utf-8")
@@ -137,6 +139,10 @@ def test_hashes_of_a_single_file_and_of_plain_shards_stay_as_they_were(plain: Pa
     assert fingerprints.model_sha256(plain, variant_of(plain)) == before
 
 
+@pytest.mark.fault(
+    "other copies of the weights beside new shards",
+    "the files of the index are loaded, hashed and counted",
+)
 def test_the_index_decides_what_is_loaded_hashed_and_counted(plain: Path, crowded: Path) -> None:
     np.testing.assert_array_equal(vectors_of(plain), vectors_of(crowded))
     found = fingerprints.model_sha256(crowded, variant_of(crowded))
@@ -164,6 +170,7 @@ def test_a_configuration_that_names_its_weights_is_followed(plain: Path) -> None
         load(plain)
 
 
+@pytest.mark.fault("a shard of the weights is missing", "refused, the file named")
 def test_an_index_that_names_a_missing_file_is_refused(plain: Path) -> None:
     _, second = shard(plain)
     (plain / second).unlink()
@@ -172,6 +179,7 @@ def test_an_index_that_names_a_missing_file_is_refused(plain: Path) -> None:
         load(plain)
 
 
+@pytest.mark.fault("a broken index of the weights", "refused, the index named")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -203,6 +211,7 @@ def hub_loader(hub: loopback_hub.Hub, home: Path, **table: object) -> tuple[int,
     return loader(suite, env=loopback_hub.client_environment(hub.url, home / "hf"))
 
 
+@pytest.mark.fault("a repository that holds its weights twice", "one copy fetched")
 def test_a_repository_s_weights_are_fetched_once(
     hub: loopback_hub.Hub, crowded: Path, tmp_path: Path
 ) -> None:
@@ -234,6 +243,7 @@ def test_a_repository_without_its_weights_is_refused(
 # --- files beside the weights -----------------------------------------------------------------
 
 
+@pytest.mark.fault("an invalid generation_config.json", "read without it")
 @pytest.mark.parametrize("text", ["{", "[]", '{"do_sample": false, "num_beams": "x"}', "", "\xff"])
 def test_an_invalid_generation_config_plays_no_part(plain: Path, text: str) -> None:
     expected = vectors_of(plain)

@@ -163,7 +163,7 @@ def test_bad_weights_stop_the_self_check_and_name_the_place(
     place = f"variant base: stimulus {shortest.stimulus_id}: layer 3 holds NaN or infinity"
     assert place in message
     assert "--device" not in message
-    assert not files(run / "activations" / "base")
+    assert not (run / "activations" / "base").exists()
 
 
 def test_one_bad_text_is_named_and_not_its_neighbours_in_the_pack(

@@ -56,6 +56,10 @@ def test_an_adapter_that_fits_changes_the_weights_as_lora_says(tmp_path: Path) -
     torch.testing.assert_close(after, before + change * 8 / 2)  # PEFT's alpha of 8 over r
 
 
+@pytest.mark.fault(
+    "a LoRA adapter of another model, or only a part of one",
+    "refused, the adapter and what does not fit named",
+)
 @pytest.mark.parametrize(
     ("made", "message"),
     [
@@ -82,6 +86,7 @@ def test_an_adapter_of_another_model_is_refused(made: Any, message: str, tmp_pat
     assert "variant tuned" in str(caught.value)
 
 
+@pytest.mark.fault("an adapter that is no LoRA (prefix tuning)", "refused, its type named")
 def test_an_adapter_that_is_no_lora_is_refused(tmp_path: Path) -> None:
     prefix = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     get_peft_model(tiny_model("llama", seed=0), prefix).save_pretrained(tmp_path / "prefix")
@@ -107,6 +112,9 @@ def test_a_norm_that_is_listed_before_the_blocks_is_found() -> None:
     assert list(found.blocks) == list(model.model.decoder.layers)
 
 
+@pytest.mark.fault(
+    "a model without a norm after its last block (BERT, BART)", "refused, the block named"
+)
 def test_a_model_without_a_norm_after_its_blocks_is_refused() -> None:
     sizes = {"decoder_layers": 3, "decoder_ffn_dim": 64, "decoder_attention_heads": 4}
     model = build("bart", d_model=32, is_decoder=True, **sizes)
@@ -125,6 +133,7 @@ class Twice(torch.nn.Module):
         return self.inner[0](hidden, **kwargs)
 
 
+@pytest.mark.fault("a model whose blocks run twice or in another order", "refused, the block named")
 def test_blocks_that_run_twice_or_not_in_order_are_refused() -> None:
     model = tiny_model("llama", seed=0).eval()
     layers = model.model.layers
@@ -133,6 +142,7 @@ def test_blocks_that_run_twice_or_not_in_order_are_refused() -> None:
         structure.find_structure(model)
 
 
+@pytest.mark.fault("a model that carries several residual streams", "refused, the shape named")
 def test_several_streams_are_refused() -> None:
     gemma = build(
         "gemma3n_text", hidden_size=32, intermediate_size=64, num_hidden_layers=4,

@@ -70,6 +70,9 @@ def test_lora_variants_are_merged_as_peft_runs_them(
     assert (found - logits(load_adapted(base, None).causal_lm)).abs().max() > 1e-3
 
 
+@pytest.mark.fault(
+    "an adapter whose settings do not fit its weights", "refused, the adapter and the setting named"
+)
 @pytest.mark.parametrize(
     ("made", "edited", "message"),
     [

@@ -135,6 +135,9 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.fault(
+    "a SentencePiece file whose class would cut texts otherwise", "refused, class and file named"
+)
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_a_class_that_cuts_otherwise_is_refused(name: str, tmp_path: Path) -> None:
     training, class_name = DIFFERENT[name]
@@ -166,6 +169,7 @@ def test_a_class_that_the_library_cannot_make_is_refused(tmp_path: Path) -> None
         sentencepieces.load_tokenizer(tmp_path, "variant mine")
 
 
+@pytest.mark.fault("a tokenizer.model that is no SentencePiece file", "refused, the file named")
 @pytest.mark.parametrize(
     "content",
     [b"", b"IQ== 0\nIg== 1\nIw== 2\n", b"version https://git-lfs.github.com/spec/v1\nsize 3\n"],

@@ -14,6 +14,7 @@ from aya_probes.stimuli import Stimulus
 
 _SPACES = "▁Ġ \t\n"  # how vocabularies write a space (Metaspace, byte-level), or the space itself
 MAX_TOKENS = 2048  # a stimulus is a sentence, not a document
+_TABLE_SIZES = ("max_position_embeddings", "max_seq_len", "max_target_positions")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def encode_text(
         out["special_tokens_mask"],
         out["offset_mapping"],
     )
-    where = f"stimulus {stimulus_id}"
+    where = stimulus_id
     if len(ids) > MAX_TOKENS:
         raise StudyError(f"{where}: {len(ids)} tokens, at most {MAX_TOKENS}; shorten its text")
     real = [n for n in range(len(ids)) if not special[n]]
@@ -93,20 +94,26 @@ def _overlaps(text: str, token: tuple[int, int], span: tuple[int, int]) -> bool:
     return start < span[1] and end > span[0] and start < end
 
 
+def max_tokens(loaded: LoadedModel) -> int:
+    """Return the length of the longest text that may be read: what the model has positions for."""
+    sizes = [getattr(loaded.decoder.config, name, None) for name in _TABLE_SIZES]
+    return min([MAX_TOKENS, *(size for size in sizes if isinstance(size, int))])
+
+
 def check_fits(loaded: LoadedModel, item: Encoded) -> None:
     """Reject tokens or lengths that the model has no embedding for.
 
     An index out of range would crash the device. Raises StudyError naming the stimulus.
     """
-    where = f"stimulus {item.stimulus_id}"
+    where = item.stimulus_id
     size = loaded.decoder.get_input_embeddings().num_embeddings
     if max(item.token_ids) >= size:
         raise StudyError(
             f"{where}: token {max(item.token_ids)} is not among the model's {size}; the tokenizer "
             "belongs to another model: fix the model's folder"
         )
-    limit = getattr(loaded.decoder.config, "max_position_embeddings", None)
-    if isinstance(limit, int) and len(item.token_ids) > limit:
+    limit = max_tokens(loaded)
+    if len(item.token_ids) > limit:
         raise StudyError(
             f"{where}: {len(item.token_ids)} tokens, the model takes {limit}; shorten its text"
         )

@@ -20,7 +20,6 @@ def extract_all(
     """Extract the variants; the next one's files are fetched while one computes."""
     for variant, source in prefetch.one_ahead(variants, loading.resolve_source):
         folder = store.variant_dir(paths, variant.name)
-        folder.mkdir(parents=True, exist_ok=True)
         _extract_one(Job(manifest, variant, folder, options), source)
         print(f"{variant.name}: {len(manifest.stimuli)} stimuli in {folder}", flush=True)
 

@@ -274,9 +274,12 @@ class _Texts:
 
 def _encode(job: Job, loaded: LoadedModel) -> _Texts:
     stimuli = job.manifest.stimuli
-    encoded = [encode(loaded.tokenizer, stimulus) for stimulus in stimuli]
-    for item in encoded:
-        check_fits(loaded, item)
+    try:
+        encoded = [encode(loaded.tokenizer, stimulus) for stimulus in stimuli]
+        for item in encoded:
+            check_fits(loaded, item)
+    except StudyError as error:
+        raise StudyError(f"variant {job.variant.name}: stimulus {error}") from None
     audits = {
         stimulus.stimulus_id: audit_tokens(loaded.tokenizer, stimulus, item)
         for stimulus, item in zip(stimuli, encoded, strict=True)

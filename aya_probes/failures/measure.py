@@ -51,6 +51,8 @@ class _Pair:
 
 def measure_candidates(inputs: Inputs, seed: int) -> list[Candidate]:
     """Return the measurement of every perturbed text on every regional variant."""
+    if not inputs.cases:
+        return []
     manifest = inputs.manifest
     peaks = effects.find_peaks(manifest, inputs.activations[inputs.reference])
     measured = {

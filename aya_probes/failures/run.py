@@ -47,6 +47,8 @@ class Config:
 class FailureResults:
     """Everything that the stage writes."""
 
+    texts: int
+    """Number of perturbed texts in the manifest."""
     cases: tuple[FailureCase, ...]
     """Every perturbed text on every regional variant."""
     tests: tuple[CategoryTest, ...]
@@ -63,7 +65,8 @@ class FailureResults:
 def run(config: Config) -> FailureResults | None:
     """Measure, label, test and save; returns None if nothing changed since the last run.
 
-    Raises StudyError for fewer than 3 concepts, and for missing or stale activations.
+    Without perturbed texts there is nothing to measure, and the tables are empty. Raises StudyError
+    for perturbed texts with fewer than 3 concepts, and for missing or stale activations.
     """
     inputs = _load_inputs(config)
     digest = _digest(inputs, config.seed)
@@ -72,6 +75,7 @@ def run(config: Config) -> FailureResults | None:
     candidates = measure_candidates(inputs, config.seed)
     cases = tuple(candidate.case for candidate in candidates)
     found = FailureResults(
+        len(inputs.cases),
         cases,
         tuple(category_tests.compare_categories(cases, config.seed)),
         _make_edge_file(inputs, candidates, digest, config.seed),
@@ -113,12 +117,12 @@ def _load_inputs(config: Config) -> Inputs:
     manifest = stimuli.load_manifest(config.paths.manifest)
     suite = manifest.suite
     variants = _choose_variants(config, manifest)
-    reference = effects.choose_reference(suite, variants)
     cases = tuple(s for s in manifest.stimuli if s.kind == "perturbation")
-    if len(manifest.metadata["concepts"]) < 3 or not cases:
+    reference = effects.choose_reference(suite, variants) if cases else ""
+    if cases and len(manifest.metadata["concepts"]) < 3:
         raise StudyError(
-            f"{config.paths.manifest}: this stage needs at least 3 concepts and a perturbed text; "
-            f"regenerate it with: {files.MAKE_MANIFEST}"
+            f"{config.paths.manifest}: this stage needs at least 3 concepts; regenerate it with: "
+            f"{files.MAKE_MANIFEST}"
         )
     pairs, terms = probes.load_perturbations(suites.resolve_path(suite.perturbations))
     activations = {

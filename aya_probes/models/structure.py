@@ -19,6 +19,7 @@ from aya_probes import errors
 from aya_probes.errors import StudyError
 
 PROBE_SHAPE = (2, 3)  # texts and tokens of the probe forward
+_DEPTHS = ["num_hidden_layers", "num_layers"]  # keys of a configuration that may count its blocks
 
 
 @dataclass(frozen=True)
@@ -118,19 +119,23 @@ def find_structure(causal_lm: nn.Module) -> Structure:
 
 def _find_list(causal_lm: nn.Module, decoder: nn.Module, trace: _Trace) -> nn.ModuleList:
     config = decoder.config
-    # In an encoder-decoder's configuration, num_hidden_layers may count the encoder's blocks.
-    depth = getattr(config, "decoder_layers", None) or getattr(config, "num_hidden_layers", None)
+    # In an encoder-decoder's configuration, num_hidden_layers may count the encoder's blocks; where
+    # a block attends twice (LongCat), it counts attention layers, and num_layers the blocks.
+    own = [key for key in ("decoder_layers", "num_decoder_layers") if getattr(config, key, None)]
+    depths = [depth for key in own or _DEPTHS if (depth := getattr(config, key, None))]
     inner: set[nn.Module] = set()
     found = []
     for module in decoder.modules():  # a parent before its children
         if not isinstance(module, nn.ModuleList) or module in inner:
             continue
         inner.update(child for child in module.modules() if child is not module)
-        if len(module) == depth and any(member in trace.ends for member in module):
+        if len(module) in depths and any(member in trace.ends for member in module):
             found.append(module)
     if len(found) != 1:
+        if not depths:
+            raise _refused(causal_lm, "has a configuration that does not count its blocks")
         what = "no list" if not found else f"{len(found)} lists"
-        raise _refused(causal_lm, f"has {what} of {depth} blocks that run")
+        raise _refused(causal_lm, f"has {what} of {' or '.join(map(str, depths))} blocks that run")
     return found[0]
 
 
@@ -157,6 +162,10 @@ def _check_blocks(
                     f"{where} {side} {_named(shape)}, not one stream [text, token, hidden] "
                     f"= {_named(wanted)}",
                 )
+    said = getattr(causal_lm.config.get_text_config(decoder=True), "hidden_size", None)
+    if said not in (None, wanted[-1]):
+        where = f"blocks {names[blocks]} carry {wanted[-1]} values a token"
+        raise _refused(causal_lm, f"{where}, not one stream of hidden_size {said}")
     return wanted[-1]
 
 
@@ -180,10 +189,7 @@ def _find_norm(
     if not norms:
         last = f"{names[blocks[-1]]} ({type(blocks[-1]).__name__})"
         raise _refused(causal_lm, f"runs no norm after its last block {last}")
-    norm = norms[max(norms)]
-    if len(trace.ends[norm]) != 1:
-        raise _refused(causal_lm, f"runs its final norm {names[norm]} more than once")
-    return norm
+    return norms[max(norms)]  # if it also ran before, capture keeps what it gave last
 
 
 def _refused(causal_lm: nn.Module, reason: str) -> StudyError:

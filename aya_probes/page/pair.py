@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from aya_probes import stimuli
 from aya_probes.errors import StudyError
 from aya_probes.extraction.vectors import residual_vectors
@@ -27,9 +29,21 @@ class PairModel:
                 raise StudyError("type a sentence in both boxes")
             if len(text) > MAX_CHARACTERS:
                 raise StudyError(f"a sentence has at most {MAX_CHARACTERS} characters")
-        a, b = residual_vectors(self._load(variant), [left, right], pooling="content_mean")
+        a, b = (
+            self._vectors(variant, which, text)
+            for which, text in (("first", left), ("second", right))
+        )
         norms = (a * a).sum(-1) ** 0.5 * (b * b).sum(-1) ** 0.5
         return [float(c) for c in (a * b).sum(-1) / norms]
+
+    def _vectors(self, variant: str, which: str, text: str) -> np.ndarray:
+        """Return a sentence's vectors, ``[layer, hidden]``."""
+        loaded = self._load(variant)
+        try:
+            return residual_vectors(loaded, [text], pooling="content_mean")[0]
+        except StudyError as error:
+            reason = str(error).removeprefix("text 0: ")
+            raise StudyError(f"the {which} sentence on {variant}: {reason}") from None
 
     def _load(self, name: str) -> LoadedModel:
         if self.loaded is None or self.loaded[0] != name:

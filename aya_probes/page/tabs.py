@@ -101,6 +101,9 @@ def _failures_tab(data: PageData) -> None:
     if data.failures is None:
         gr.Markdown(f"Not computed yet: run `{files.MAKE_FAILURES}`.")
         return
+    if not data.failures:
+        gr.Markdown("Nothing was measured: this run has no perturbed text or no regional variant.")
+        return
     shown = [_visible(case) for case in data.failures]
     table = _table(shown).drop(columns=list(HIDDEN_COLUMNS))
     with gr.Row():
