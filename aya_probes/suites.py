@@ -23,6 +23,7 @@ LANGUAGE_FILE = project.ROOT / "data" / "languages.toml"
 DEFAULT_SUITE = "mini"
 ROLES = ("base", "control", "regional", "untrained")
 CORPORA = ("flores", "cldr")
+JOIN_GGUF = "join the parts with llama.cpp's `llama-gguf-split --merge` and name the joined file"
 Table = dict[str, Any]  # a TOML table
 
 
@@ -389,6 +390,5 @@ def _check_gguf(raw: Table, where: str) -> None:
     parts = re.search(r"-\d{5}-of-(\d{5})\.gguf$", name)
     if parts and int(parts[1]) > 1:
         raise errors.StudyError(
-            f"{where}: gguf {_short(name)} is one of {int(parts[1])} parts; join them with "
-            "llama.cpp's `llama-gguf-split --merge` and name the joined file"
+            f"{where}: gguf {_short(name)} is one of {int(parts[1])} parts; {JOIN_GGUF}"
         )

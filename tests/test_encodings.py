@@ -77,16 +77,18 @@ def test_marks_and_line_ends_change_nothing(study: Path, source: str, way: str) 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(
     ("encoding", "message"),
-    [("utf-16", "is UTF-16, not UTF-8; save it as UTF-8"), ("latin-1", "not UTF-8")],
+    [("utf-16", "is UTF-16, not UTF-8; save it as UTF-8"), ("latin-1", "line {}: not UTF-8")],
 )
 def test_other_encodings_are_refused(
     study: Path, source: str, encoding: str, message: str, capsys: Any
 ) -> None:
-    rewrite(study.parent / source, lambda text: (text + "é").encode(encoding, "replace"))
+    path = study.parent / source
+    last = path.read_text("utf-8").count("\n") + 1
+    rewrite(path, lambda text: (text + "é").encode(encoding, "replace"))
     assert build(study) == 1
     found = capsys.readouterr().err
-    assert Path(source).name in found
-    assert message in found
+    assert path.name in found
+    assert message.format(last) in found
     assert len(found.splitlines()) == 1
 
 

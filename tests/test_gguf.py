@@ -336,7 +336,7 @@ def test_a_missing_file_names_those_that_are_there(tmp_path: Path) -> None:
         ({"path": ".", "gguf": "model.safetensors"}, "is not the name of a .gguf file"),
         ({"path": ".", "gguf": ""}, "is not the name of a .gguf file"),
         ({"path": ".", "gguf": 3}, "gguf must be a str, but is 3"),
-        ({"path": ".", "gguf": "m-00001-of-00002.gguf"}, "is one of 2 parts; join them with"),
+        ({"path": ".", "gguf": "m-00001-of-00002.gguf"}, "is one of 2 parts; join the parts with"),
         ({"package": "p", "sha256": "0", "gguf": NAME}, "gguf and package exclude each other"),
         ({"gguf": NAME}, "a source is missing: give repo, path or package"),
     ],

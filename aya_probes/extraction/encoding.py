@@ -67,14 +67,15 @@ def encode_text(
         out["special_tokens_mask"],
         out["offset_mapping"],
     )
-    where = stimulus_id
     if len(ids) > MAX_TOKENS:
-        raise StudyError(f"{where}: {len(ids)} tokens, at most {MAX_TOKENS}; shorten its text")
+        raise StudyError(
+            f"{stimulus_id}: {len(ids)} tokens, at most {MAX_TOKENS}; shorten its text"
+        )
     real = [n for n in range(len(ids)) if not special[n]]
     end = sentence_end(text)
     content = [n for n in real if offsets[n][0] < end]
     if not content:
-        raise StudyError(f"{where}: the tokenizer leaves no content token of {text!r}")
+        raise StudyError(f"{stimulus_id}: the tokenizer leaves no content token of {text!r}")
     in_span: list[int] = []
     if span is not None:
         pieces = tokenizer.convert_ids_to_tokens(ids)
@@ -82,7 +83,7 @@ def encode_text(
             n for n in real if pieces[n].strip(_SPACES) and _overlaps(text, offsets[n], span)
         ]
         if not in_span:
-            raise StudyError(f"{where}: no token covers its span {span}")
+            raise StudyError(f"{stimulus_id}: no token covers its span {span}")
     return Encoded(stimulus_id, ids, in_span, content, real[-1])
 
 
@@ -105,17 +106,17 @@ def check_fits(loaded: LoadedModel, item: Encoded) -> None:
 
     An index out of range would crash the device. Raises StudyError naming the stimulus.
     """
-    where = item.stimulus_id
     size = loaded.decoder.get_input_embeddings().num_embeddings
     if max(item.token_ids) >= size:
         raise StudyError(
-            f"{where}: token {max(item.token_ids)} is not among the model's {size}; the tokenizer "
-            "belongs to another model: fix the model's folder"
+            f"{item.stimulus_id}: token {max(item.token_ids)} is not among the model's {size}; the "
+            "tokenizer belongs to another model: fix the model's folder"
         )
     limit = max_tokens(loaded)
     if len(item.token_ids) > limit:
         raise StudyError(
-            f"{where}: {len(item.token_ids)} tokens, the model takes {limit}; shorten its text"
+            f"{item.stimulus_id}: {len(item.token_ids)} tokens, the model takes {limit}; "
+            "shorten its text"
         )
 
 

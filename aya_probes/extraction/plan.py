@@ -24,8 +24,8 @@ class Inputs:
     """Name of the variant."""
     source: dict[str, str | int | None]
     """Where the weights come from: role, then repo with commit, or path or package with sha256;
-    of a path also the hash of its tokenizer's files; the adapter's sha256; the seed of random
-    weights."""
+    of a path also the hash of its tokenizer's files; the name of a GGUF file, and that its weights
+    are dequantised; the adapter's sha256; the seed of random weights."""
     manifest_sha256: str
     """Hash of the stimulus manifest."""
     poolings: tuple[str, ...]

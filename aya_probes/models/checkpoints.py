@@ -16,6 +16,7 @@ from aya_probes.errors import StudyError
 SINGLE = "model.safetensors"
 INDEX = f"{SINGLE}.index.json"
 ADAPTER = "adapter_config.json"
+LOCAL = {"local_files_only": True, "trust_remote_code": False}  # of every call of the library
 OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf")
 CONVERT = (
     "convert it where you trust it: load it with transformers' AutoModelForCausalLM and save it "

@@ -27,8 +27,9 @@ from transformers.modeling_gguf_pytorch_utils import (
     get_gguf_hf_weights_map,
 )
 
-from aya_probes import errors
+from aya_probes import errors, suites
 from aya_probes.errors import StudyError
+from aya_probes.models import checkpoints
 
 LABEL = "dequantised"  # what a source of such weights is called in records
 INSTEAD = "give the folder or repository with the model's safetensors instead"
@@ -47,7 +48,6 @@ _FORMATS = {
     12: "d",
 }
 _TEXT, _ARRAY = 8, 9
-_LOCAL = {"local_files_only": True, "trust_remote_code": False}
 _BYTE_LEVEL = {*GGUF_PRE_TOKENIZER_SPLITS, "gpt-2"}  # how a byte-level vocabulary splits a text
 # What cannot change a vector, or shows in the tensors' shapes.
 _WITHOUT_EFFECT = {
@@ -152,7 +152,9 @@ def read_header(path: Path, wanted_by: str) -> Header:
             "fetch or copy it again"
         )
     if header.metadata.get("split.count", 1) > 1:
-        raise StudyError(f"{where} is one of {header.metadata['split.count']} parts; {JOIN}")
+        raise StudyError(
+            f"{where} is one of {header.metadata['split.count']} parts; {suites.JOIN_GGUF}"
+        )
     if _read_settings(header) is None:
         example = " (Cohere2, such as Tiny Aya)" if header.architecture == "cohere2" else ""
         raise StudyError(
@@ -160,9 +162,6 @@ def read_header(path: Path, wanted_by: str) -> Header:
             f"architecture {errors.escape_hidden(header.architecture)}{example}; {INSTEAD}"
         )
     return header
-
-
-JOIN = "join the parts with llama.cpp's `llama-gguf-split --merge` and name the joined file"
 
 
 def _read(path: Path) -> tuple[Header, int]:
@@ -231,7 +230,7 @@ _IN_CONFIG: dict[str, Callable[[Any], Any]] = {  # a setting -> what the model b
 def load_config(header: Header, wanted_by: str) -> Any:
     """Return the model's configuration; raises StudyError for a setting that it does not take."""
     path = header.path
-    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, **_LOCAL)
+    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, **checkpoints.LOCAL)
     taken, prefix = _read_settings(header) or set(), f"{header.architecture}."
     for name, value in header.metadata.items():
         setting = name.removeprefix(prefix)
@@ -261,7 +260,7 @@ def read_model(path: Path, dtype: torch.dtype, **settings: Any) -> tuple[nn.Modu
         dtype=dtype,
         quantization_config=GgufConfig(dequantize=True),
         output_loading_info=True,
-        **_LOCAL,
+        **checkpoints.LOCAL,
         **settings,
     )
     if hasattr(model.config, "quantization_config"):  # the weights are not quantised any more
@@ -302,7 +301,7 @@ def load_tokenizer(header: Header, wanted_by: str) -> Any:
             f"its tokenizer (model {kind}, pre {split}); {own}"
         )
     path = header.path
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, **_LOCAL)
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, **checkpoints.LOCAL)
     assumed: dict[str, object] = {
         "add_bos_token": True,
         "add_eos_token": False,

@@ -36,7 +36,6 @@ from aya_probes.suites import Variant
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
-_LOCAL = {"local_files_only": True, "trust_remote_code": False}  # of every call of the library
 Identity = dict[str, str | int | None]  # what identifies a variant's weights in a plan
 
 
@@ -175,16 +174,27 @@ def model_errors(variant: Variant, source: Source) -> Iterator[None]:
 
 
 def _read_weights(variant: Variant, source: Source, dtype: torch.dtype) -> nn.Module:
-    """Load the GGUF file, or what ``checkpoints`` chooses: the library has another order."""
+    """Load the whole model from the GGUF file or the safetensors; see ``completeness.check``."""
     if variant.gguf:
         causal_lm, report = gguf_files.load_model(_header(variant, source), dtype, _name(variant))
-        completeness.check(causal_lm, report, f"{_name(variant)}: the weights in {source.location}")
-        return causal_lm
-    weights = checkpoints.find(Path(source.location), f"variant {variant.name}")
-    config = AutoConfig.from_pretrained(source.location, **_LOCAL)
+    else:
+        causal_lm, report = _read_safetensors(variant, source, dtype)
+    completeness.check(causal_lm, report, f"{_name(variant)}: the weights in {source.location}")
+    return causal_lm
+
+
+def _read_safetensors(
+    variant: Variant, source: Source, dtype: torch.dtype
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Load the weights that ``checkpoints`` chooses; the library would choose by another order.
+
+    Returns the model and the library's report of the loading.
+    """
+    weights = checkpoints.find(Path(source.location), _name(variant))
+    config = AutoConfig.from_pretrained(source.location, **checkpoints.LOCAL)
     for part in (config, config.get_text_config()):  # a model of images and text may load either
         part.transformers_weights = weights.entry
-    causal_lm, report = AutoModelForCausalLM.from_pretrained(
+    model, report = AutoModelForCausalLM.from_pretrained(
         source.location,
         config=config,
         generation_config=GenerationConfig(),  # plays no part here: its file may hold anything
@@ -192,10 +202,9 @@ def _read_weights(variant: Variant, source: Source, dtype: torch.dtype) -> nn.Mo
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # completeness names them; the library's error does not
         output_loading_info=True,
-        **_LOCAL,
+        **checkpoints.LOCAL,
     )
-    completeness.check(causal_lm, report, f"{_name(variant)}: the weights in {source.location}")
-    return causal_lm
+    return model, report
 
 
 def _name(variant: Variant) -> str:
@@ -211,7 +220,7 @@ def _header(variant: Variant, source: Source) -> gguf_files.Header:
 def _read_config(variant: Variant, source: Source) -> Any:
     if variant.gguf:
         return gguf_files.load_config(_header(variant, source), _name(variant))
-    return AutoConfig.from_pretrained(source.location, **_LOCAL)
+    return AutoConfig.from_pretrained(source.location, **checkpoints.LOCAL)
 
 
 def _read_tokenizer(variant: Variant, source: Source) -> Any:
@@ -221,7 +230,7 @@ def _read_tokenizer(variant: Variant, source: Source) -> Any:
     if not (Path(source.location) / "tokenizer.json").is_file():
         return gguf_files.load_tokenizer(_header(variant, source), _name(variant))
     config = _read_config(variant, source)  # else the library needs a config.json
-    return AutoTokenizer.from_pretrained(source.location, config=config, **_LOCAL)
+    return AutoTokenizer.from_pretrained(source.location, config=config, **checkpoints.LOCAL)
 
 
 def load_variant(

@@ -17,6 +17,7 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from aya_probes import errors
 from aya_probes.errors import StudyError
+from aya_probes.models import checkpoints
 
 FILES = (
     "tokenizer.model",
@@ -36,7 +37,6 @@ SAVE = (
     "load the tokenizer with transformers where it works and save it with save_pretrained, which "
     "writes tokenizer.json"
 )
-_LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
 def find(folder: Path) -> Path | None:
@@ -44,13 +44,6 @@ def find(folder: Path) -> Path | None:
     if (folder / "tokenizer.json").is_file():
         return None
     return next((folder / name for name in FILES if (folder / name).is_file()), None)
-
-
-def check_file(folder: Path, wanted_by: str) -> None:
-    """Refuse a SentencePiece file that SentencePiece cannot read; the library names tiktoken."""
-    path = find(folder)
-    if path is not None:
-        _read(path, wanted_by)
 
 
 def _read(path: Path, wanted_by: str) -> sentencepiece.SentencePieceProcessor:
@@ -72,13 +65,13 @@ def load_tokenizer(folder: Path, wanted_by: str) -> Any:
     """
     path = find(folder)
     if path is None:
-        return AutoTokenizer.from_pretrained(folder, **_LOCAL)
+        return AutoTokenizer.from_pretrained(folder, **checkpoints.LOCAL)
     _read(path, wanted_by)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **checkpoints.LOCAL)
         named = _named_class(folder)
         if named and not isinstance(tokenizer, named) and _difference(tokenizer, path, wanted_by):
-            tokenizer = named.from_pretrained(folder, **_LOCAL)
+            tokenizer = named.from_pretrained(folder, **checkpoints.LOCAL)
     except (StudyError, MemoryError):
         raise
     except Exception as error:  # the library raises of every kind

@@ -94,11 +94,11 @@ def find_decoder(causal_lm: nn.Module) -> nn.Module:
 def find_structure(causal_lm: nn.Module) -> Structure:
     """Return decoder, blocks and final norm of a causal language model in evaluation mode.
 
-    The blocks are the outermost ModuleList, of as many modules as the configuration has layers,
-    that runs. Each must run
-    once, in order, and map ``[text, token, hidden]`` to the same shape. The final norm is the last
-    norm that runs after the last block, outside of all blocks, with that shape. Raises StudyError,
-    naming the module that does not fit.
+    The blocks are the outermost ModuleList that runs, of as many modules as the configuration has
+    layers. Each must run once, in order, and map ``[text, token, hidden]`` to the same shape, where
+    hidden is the configuration's hidden size. The final norm is the last norm that runs after the
+    last block, outside of all blocks, with that shape. Raises StudyError, naming the module that
+    does not fit.
     """
     decoder = find_decoder(causal_lm)
     device = next(decoder.parameters()).device
