@@ -110,7 +110,7 @@ def test_page_in_a_real_browser_stays_on_loopback(tiny_run: Path) -> None:
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")
-def test_a_typed_pair_is_computed_in_a_real_browser(tiny_run: Path) -> None:
+def test_a_typed_pair_is_computed_in_a_real_browser(tiny_run: Path, capfd: Any) -> None:
     from playwright.sync_api import expect
 
     with served_page(tiny_run, "--device", "cpu") as (page, _, _):
@@ -123,3 +123,4 @@ def test_a_typed_pair_is_computed_in_a_real_browser(tiny_run: Path) -> None:
         button.click()
         drawn = page.locator(".js-plotly-plot:visible .gtitle")
         expect(drawn).to_contain_text("base", timeout=60_000)
+    assert "Traceback" not in capfd.readouterr().err  # an empty box is a message on the page alone

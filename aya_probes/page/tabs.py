@@ -162,7 +162,7 @@ def _pair_tab(data: PageData, model: PairModel) -> None:
         try:
             return plot_pair(data.results, variant, language, model.cosine(variant, left, right))
         except StudyError as error:
-            raise gr.Error(str(error)) from None
+            raise gr.Error(str(error), print_exception=False) from None
 
     button.click(compute, [variant, language, left, right], plot)
 
