@@ -12,6 +12,7 @@ from aya_probes import (
     corpora,
     errors,
     files,
+    perturbations,
     probes,
     project,
     run_folder,
@@ -20,12 +21,13 @@ from aya_probes import (
 )
 from aya_probes.corpora import ParallelCorpus
 from aya_probes.errors import StudyError
-from aya_probes.probes import Concept, Perturbation
+from aya_probes.perturbations import Perturbation
+from aya_probes.probes import Concept
 from aya_probes.run_folder import RunPaths
 from aya_probes.stimuli import Manifest, Stimulus
 from aya_probes.suites import Suite
 
-MANIFEST_VERSION = 2  # raise this number when the same suite and corpus would give other stimuli
+MANIFEST_VERSION = 3  # raise this number when the same suite and corpus would give other stimuli
 
 
 @dataclass(frozen=True)
@@ -98,37 +100,48 @@ def parallel_stimuli(corpus: ParallelCorpus) -> list[Stimulus]:
 def perturbation_stimuli(
     pairs: Sequence[Perturbation], probes: Sequence[Stimulus], source: Path
 ) -> list[Stimulus]:
-    """Return the perturbed texts whose parents are among ``probes``.
+    """Return the perturbed texts whose parents are among ``probes``, and their controls.
 
-    Raises StudyError for a text that is the same as its parent's.
+    The control of a text with borrowed words is these words alone. Raises StudyError for a text
+    that is the same as its parent's, or whose parent has changed since it was written.
     """
     known = {probe.stimulus_id: probe for probe in probes}
-    stimuli = []
+    found = []
     for pair in pairs:
-        parent = f"{pair.concept_id}-{pair.language}-{pair.wording}"
-        if parent not in known:
+        if pair.parent_id not in known:
             continue
+        parent = known[pair.parent_id].text
         if pair.id in known:
             raise StudyError(
                 f"{source}: {pair.id}: a probe has this id (concept-language-wording); rename it"
             )
-        if pair.text == known[parent].text:
-            raise StudyError(f"{source}: {pair.id}: the text is the same as its parent's; fix it")
-        stimuli.append(
-            Stimulus(
-                pair.id,
-                "perturbation",
-                pair.concept_id,
-                pair.wording,
-                pair.language,
-                pair.text,
-                None,
-                parent,
-                pair.category,
-                pair.tag,
+        if pair.parent != parent:
+            raise StudyError(
+                f"{source}: {pair.id}: its parent {pair.parent_id} has changed since the pair was "
+                f"written; the parent is now {parent!r}: rewrite `text` and `parent`"
             )
+        if pair.text == parent:
+            raise StudyError(f"{source}: {pair.id}: the text is the same as its parent's; fix it")
+        changed = Stimulus(
+            pair.id,
+            "perturbation",
+            pair.concept_id,
+            pair.wording,
+            pair.language,
+            pair.text,
+            None,
+            pair.parent_id,
+            pair.category,
+            pair.tag,
+            pair.subtype or None,
+            pair.mixed or None,
         )
-    return stimuli
+        found.append(changed)
+        if pair.borrowed:
+            words = " ".join(pair.borrowed)
+            control = dataclasses.replace(changed, kind="control", text=words)
+            found.append(dataclasses.replace(control, stimulus_id=f"{pair.id}-borrowed"))
+    return found
 
 
 def load_corpus(config: Config, languages: Sequence[str]) -> ParallelCorpus:
@@ -141,8 +154,37 @@ def load_corpus(config: Config, languages: Sequence[str]) -> ParallelCorpus:
         corpus = corpora.load_cldr(languages, config.suite.pivot)
         if config.limit is not None:
             texts = {code: lines[: config.limit] for code, lines in corpus.texts.items()}
-            corpus = corpora.ParallelCorpus(corpus.ids[: config.limit], texts, corpus.metadata)
+            corpus = corpora.ParallelCorpus(
+                corpus.ids[: config.limit],
+                texts,
+                corpus.metadata,
+                corpus.documents[: config.limit],
+            )
     return corpus
+
+
+def written_stimuli(
+    config: Config, languages: Sequence[str]
+) -> tuple[list[Concept], list[Stimulus]]:
+    """Return the concepts, and the texts written for this project: probes, then perturbations.
+
+    Both are empty in a suite without probes.
+    """
+    suite = config.suite
+    if not suite.probes:
+        if config.concepts:
+            raise errors.UsageError(f"--concepts: suite {suite.name} has no probes")
+        return [], []
+    probes_file = suites.resolve_path(suite.probes)
+    concepts = probes.load_probes(probes_file)
+    wanted = command_line.choose("concept", config.concepts, [c.id for c in concepts])
+    concepts = [concept for concept in concepts if concept.id in wanted]
+    texts = probe_stimuli(concepts, languages, probes_file)
+    if suite.perturbations:
+        pairs_file = suites.resolve_path(suite.perturbations)
+        pairs = perturbations.load_perturbations(pairs_file).pairs
+        texts += perturbation_stimuli(pairs, texts, pairs_file)
+    return concepts, texts
 
 
 def run(config: Config) -> tuple[Path, Manifest]:
@@ -153,17 +195,11 @@ def run(config: Config) -> tuple[Path, Manifest]:
         raise errors.UsageError(
             f"--languages must name {suite.pivot!r} (the pivot) and another language"
         )
-    probes_file, pairs_file = (
-        suites.resolve_path(suite.probes),
-        suites.resolve_path(suite.perturbations),
-    )
-    concepts = probes.load_probes(probes_file)
-    wanted = command_line.choose("concept", config.concepts, [c.id for c in concepts])
-    concepts = [concept for concept in concepts if concept.id in wanted]
-    pairs, _ = probes.load_perturbations(pairs_file)
-    found = probe_stimuli(concepts, languages, probes_file)
+    concepts, texts = written_stimuli(config, languages)
     corpus = load_corpus(config, languages)
-    texts = [*found, *parallel_stimuli(corpus), *perturbation_stimuli(pairs, found, pairs_file)]
+    found = [s for s in texts if s.kind == "probe"]
+    changed = [s for s in texts if s.kind != "probe"]
+    texts = [*found, *parallel_stimuli(corpus), *changed]
     manifest = Manifest(
         dataclasses.replace(
             suite,
@@ -179,6 +215,8 @@ def run(config: Config) -> tuple[Path, Manifest]:
             "manifest_version": MANIFEST_VERSION,
             "corpus": corpus.metadata,
             "concepts": {concept.id: concept.name for concept in concepts},
+            "categories": {concept.id: concept.category for concept in concepts},
+            "documents": corpus.documents,
             "counts": {kind: sum(s.kind == kind for s in texts) for kind in stimuli.KINDS},
         },
         tuple(texts),

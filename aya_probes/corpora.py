@@ -18,7 +18,7 @@ from typing import Any
 import babel
 from babel import localedata
 
-from aya_probes import files, probes, suites
+from aya_probes import errors, files, probes, suites
 from aya_probes.errors import StudyError
 from aya_probes.models import hub
 
@@ -46,14 +46,22 @@ class ParallelCorpus:
     """The texts by language, in the order of ``ids``."""
     metadata: dict[str, Any]
     """Name, source, revision, licence, hash, and share of texts equal to the pivot's."""
+    documents: list[int]
+    """The document that each item comes from, numbered from 0; an item without one is its own."""
 
 
 def _described(
-    ids: list[str], texts: dict[str, list[str]], pivot: str, metadata: dict[str, Any]
+    ids: list[str],
+    texts: dict[str, list[str]],
+    pivot: str,
+    metadata: dict[str, Any],
+    documents: list[str] | None = None,
 ) -> ParallelCorpus:
     content = hashlib.sha256()
     for code in sorted(texts):
         content.update("\n".join([code, *texts[code]]).encode())
+    numbers: dict[str, int] = {}
+    known = [numbers.setdefault(name, len(numbers)) for name in documents or ids]
     same = {
         code: round(
             sum(a == b for a, b in zip(texts[code], texts[pivot], strict=True)) / len(ids), 4
@@ -64,7 +72,14 @@ def _described(
     return ParallelCorpus(
         ids,
         texts,
-        {**metadata, "items": len(ids), "identical_to_pivot": same, "sha256": content.hexdigest()},
+        {
+            **metadata,
+            "items": len(ids),
+            "documents": len(numbers),
+            "identical_to_pivot": same,
+            "sha256": content.hexdigest(),
+        },
+        known,
     )
 
 
@@ -179,12 +194,13 @@ def load_flores(
     if folder is not None:
         metadata |= {"source": "FLORES-200 folder", "revision": None}
         paths = {code: _flores_path(folder, known[code].flores) for code in languages}
-        texts = {code: _flores_file(path) for code, path in paths.items()}
+        texts = {code: _corpus_lines(path) for code, path in paths.items()}
+        urls = None
         named = {code: str(path) for code, path in paths.items()}
     else:
         metadata |= {"source": FLORES_REPO}
         configs = {c: FLORES_RENAMED.get(known[c].flores, known[c].flores) for c in languages}
-        texts, metadata["revision"] = _flores_hub(configs)
+        texts, metadata["revision"], urls = _flores_hub(configs)
         named = {code: f"{FLORES_REPO}/{config}" for code, config in configs.items()}
     counts = {named[code]: len(lines) for code, lines in texts.items()}
     if len(set(counts.values())) != 1:
@@ -194,10 +210,34 @@ def load_flores(
             if not line.strip():
                 raise StudyError(f"{named[code]}: line {number} is blank")
             probes.check_text(line, f"{named[code]}: line {number}", "fix the corpus")
+    documents = _flores_documents(folder, counts) if folder is not None else urls
     if limit is not None:
         texts = {code: lines[:limit] for code, lines in texts.items()}
+        documents = documents[:limit] if documents else None
     ids = [f"{FLORES_SPLIT}-{n:04d}" for n in range(1, len(texts[pivot]) + 1)]
-    return _described(ids, texts, pivot, metadata)
+    return _described(ids, texts, pivot, metadata, documents)
+
+
+def _flores_documents(folder: Path, counts: dict[str, int]) -> list[str] | None:
+    """Return the article of each sentence, from FLORES-200's metadata file; None without one."""
+    path = folder / f"metadata_{FLORES_SPLIT}.tsv"
+    if not path.is_file():
+        errors.warn(
+            f"{path}: missing, so sentences of one article count as independent and intervals are "
+            "too narrow; it is part of FLORES-200"
+        )
+        return None
+    header, *lines = _corpus_lines(path)
+    columns = header.split("\t")
+    if "URL" not in columns:
+        raise StudyError(f"{path}: no column URL, only {', '.join(columns)}; fetch it again")
+    urls = [line.split("\t")[columns.index("URL")] for line in lines]
+    expected = next(iter(counts.values()))
+    if len(urls) != expected:
+        raise StudyError(
+            f"{path}: {len(urls)} rows, but the corpus has {expected} sentences; fetch it again"
+        )
+    return urls
 
 
 def _flores_path(folder: Path, name: str) -> Path:
@@ -210,7 +250,7 @@ def _flores_path(folder: Path, name: str) -> Path:
     return next((path for path in paths if path.is_file()), paths[0])
 
 
-def _flores_file(path: Path) -> list[str]:
+def _corpus_lines(path: Path) -> list[str]:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -224,8 +264,10 @@ def _flores_file(path: Path) -> list[str]:
     return [line.rstrip("\r") for line in lines]
 
 
-def _flores_hub(configs: dict[str, str]) -> tuple[dict[str, list[str]], str]:
-    """Return the sentences by language, and the commit that they come from."""
+def _flores_hub(
+    configs: dict[str, str],
+) -> tuple[dict[str, list[str]], str, list[str] | None]:
+    """Return the sentences by language, the commit that they come from, and their articles."""
     import datasets
     from pyarrow import ArrowException
 
@@ -239,7 +281,7 @@ def _flores_hub(configs: dict[str, str]) -> tuple[dict[str, list[str]], str]:
     )
     commit = hub.dataset_commit(repository)
     found: dict[str, tuple[list[str], list[Any]]] = {}
-    commits = set()
+    commits, urls = set(), None
     for code, config in configs.items():
         with hub.explain_errors(repository, datasets.exceptions.DatasetsError, ArrowException):
             builder = datasets.load_dataset_builder(FLORES_REPO, config, revision=commit)
@@ -249,6 +291,8 @@ def _flores_hub(configs: dict[str, str]) -> tuple[dict[str, list[str]], str]:
             columns = ", ".join(table.column_names)
             raise StudyError(f"{FLORES_REPO}/{config}: no column 'text', only {columns}")
         found[code] = (list(table["text"]), list(table["id"]) if "id" in table.column_names else [])
+        if urls is None and "url" in table.column_names:
+            urls = [str(url) for url in table["url"]]
         commits.add(str(builder.hash))
     if len(commits | ({commit} if commit else set())) != 1:
         raise StudyError(
@@ -256,7 +300,7 @@ def _flores_hub(configs: dict[str, str]) -> tuple[dict[str, list[str]], str]:
             f"{f' and not {commit}' if commit else ''}; run once with the hub reachable"
         )
     _check_same_ids({configs[code]: ids for code, (_, ids) in found.items()})
-    return {code: lines for code, (lines, _) in found.items()}, commits.pop()
+    return {code: lines for code, (lines, _) in found.items()}, commits.pop(), urls
 
 
 def _check_same_ids(ids: dict[str, list[Any]]) -> None:

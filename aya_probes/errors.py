@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import unicodedata
 from collections.abc import Iterable
 
@@ -74,3 +75,8 @@ def explain_disk_error(error: OSError) -> str:
     """Return the message for a disk error: the path, what happened and how to fix it."""
     where = escape_hidden(str(error.filename or "the run folder"))
     return f"{where}: {error.strerror}; {_DISK_FIXES[error.errno or errno.ENOSPC]}"
+
+
+def warn(message: str) -> None:
+    """Print a warning to stderr."""
+    print(f"warning: {message}", file=sys.stderr)

@@ -1,9 +1,10 @@
-"""Load the concept probes and perturbation pairs, the texts written for this project."""
+"""Load the concept probes, the sentences that were written for this project."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,23 @@ class ProbeSentence:
     text: str
     """The sentence."""
     surface: str
-    """The form of the concept in the sentence; it occurs exactly once."""
+    """The form of the concept in the sentence, or the part of a word that is the concept."""
+    occurrence: int = 1
+    """Which of the places where the surface occurs in the sentence, counted from 1."""
 
     @property
     def span(self) -> tuple[int, int]:
         """Start and end (exclusive) of the surface form, in characters."""
-        start = self.text.index(self.surface)
+        start = list(_places(self.surface, self.text))[self.occurrence - 1]
         return start, start + len(self.surface)
+
+
+def _places(surface: str, text: str) -> Iterator[int]:
+    """Yield every position at which ``surface`` occurs in ``text``, overlapping ones too."""
+    start = text.find(surface)
+    while start >= 0:
+        yield start
+        start = text.find(surface, start + 1)
 
 
 @dataclass(frozen=True)
@@ -120,13 +131,23 @@ def _probe_sentence(raw: Any, where: str, make: str) -> ProbeSentence:
         files.need(raw, "surface", str, where, make),
     )
     check_text(sentence.text, f"{where}: wording {sentence.wording}", "fix the sentence")
-    count = sentence.text.count(sentence.surface) if sentence.surface else 0
+    if raw.get("occurrence") is not None:
+        number = files.need(raw, "occurrence", int, where, make)
+        sentence = replace(sentence, occurrence=number)
+    here = f"{where}: wording {sentence.wording}: surface {sentence.surface[:60]!r}"
+    count = len(list(_places(sentence.surface, sentence.text))) if sentence.surface else 0
     if count == 0 and (same := _equivalent(sentence.surface, sentence.text)):
         return replace(sentence, surface=same)
-    if count != 1:
+    if count == 0:
+        raise StudyError(f"{here} does not occur in its sentence; fix `surface`")
+    if count > 1 and "occurrence" not in raw:
         raise StudyError(
-            f"{where}: wording {sentence.wording}: surface {sentence.surface[:60]!r} occurs "
-            f"{count} times in its sentence; it must occur once; fix `surface`"
+            f"{here} occurs {count} times in its sentence; "
+            f"say which with `occurrence` (1 to {count})"
+        )
+    if not 1 <= sentence.occurrence <= count:
+        raise StudyError(
+            f"{here} occurs {count} times; `occurrence` {sentence.occurrence} is none of them"
         )
     return sentence
 
@@ -151,47 +172,3 @@ def _equivalent(surface: str, text: str) -> str | None:
         return None
     ((start, end),) = found
     return text[start:end] if text.count(text[start:end]) == 1 else None
-
-
-@dataclass(frozen=True)
-class Perturbation:
-    """A changed probe sentence whose failure category is known by construction."""
-
-    id: str
-    """Id, such as CODE_SWITCH-C01-hi."""
-    category: str
-    """Failure category that the text was made for."""
-    language: str
-    """Language of the parent (BCP-47)."""
-    tag: str
-    """Language tag of the perturbed text (BCP-47)."""
-    concept_id: str
-    """Concept of the parent."""
-    wording: int
-    """Wording of the parent."""
-    text: str
-    """The perturbed text."""
-    change: str
-    """Description of the change."""
-
-
-def load_perturbations(path: Path) -> tuple[list[Perturbation], dict[str, list[str]]]:
-    """Load the perturbation pairs, and the formal terms by language; StudyError for bad data."""
-    make = "git checkout data/perturbations.json (or fix the file)"
-    raw = files.load_json(path, make)
-    pairs = []
-    for number, row in enumerate(files.need(raw, "pairs", list, str(path), make)):
-        where = f"{path}: pairs[{number}]"
-        text = {
-            name: files.need(row, name, str, where, make)
-            for name in ("category", "language", "tag", "text", "change")
-        } | {name: files.need_name(row, name, where, make) for name in ("id", "concept_id")}
-        check_text(text["text"], where, "fix `text`")
-        pairs.append(Perturbation(wording=files.need(row, "wording", int, where, make), **text))
-    if len({pair.id for pair in pairs}) != len(pairs):
-        raise StudyError(f"{path}: pairs: an id occurs twice; fix it")
-    lexicons = files.need(raw, "lexicons", dict, str(path), make)
-    for code, terms in lexicons.items():
-        if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms):
-            raise StudyError(f"{path}: lexicons: {code!r} must be a list of terms; fix it")
-    return pairs, lexicons

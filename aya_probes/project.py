@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMA_VERSION = 2  # of the files on disk: raise it when a field is renamed or changes its meaning
+SCHEMA_VERSION = 3  # of the files on disk: raise it when a field is renamed or changes its meaning
 SEED = 20260201  # default seed of all random draws of a run
 
 

@@ -72,6 +72,10 @@ class RunPaths:
         return self.results / "failure_tests.csv"
 
     @property
+    def borrowed_words(self) -> Path:
+        return self.results / "borrowed_words.csv"
+
+    @property
     def edge_cases(self) -> Path:
         return self.run_dir / "p1_edge_cases.json"
 

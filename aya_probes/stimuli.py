@@ -10,7 +10,7 @@ from aya_probes import errors, files, probes, project
 from aya_probes.errors import StudyError
 from aya_probes.suites import Suite
 
-KINDS = ("probe", "parallel", "perturbation")
+KINDS = ("probe", "parallel", "perturbation", "control")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Stimulus:
     stimulus_id: str
     """Id, unique in the manifest."""
     kind: str
-    """probe, parallel or perturbation."""
+    """probe, parallel, perturbation, or control (the borrowed words of a perturbation alone)."""
     item_id: str
     """Id of the concept, or of the item of the parallel corpus."""
     wording: int | None
@@ -37,6 +37,10 @@ class Stimulus:
     """Failure category that a perturbation was made for."""
     tag: str | None = None
     """Language tag of a perturbation's text (BCP-47)."""
+    subtype: str | None = None
+    """Kind of change within the category."""
+    mixed: tuple[str, ...] | None = None
+    """Other languages in a perturbation's text (BCP-47)."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,12 @@ def _stimulus(row: Any, where: str) -> Stimulus:
     probes.check_text(text, where, f"regenerate it with: {make}")
     optional = {
         name: files.need(row, name, str, where, make)
-        for name in ("parent_id", "category", "tag")
+        for name in ("parent_id", "category", "tag", "subtype")
         if name in row
     }
+    mixed = tuple(files.need(row, "mixed", list, where, make)) if "mixed" in row else None
+    if not all(isinstance(tag, str) for tag in mixed or ()):
+        raise StudyError(f"{where}: mixed must hold language tags; regenerate it with: {make}")
     return Stimulus(
         files.need_name(row, "stimulus_id", where, make),
         kind,
@@ -137,5 +144,6 @@ def _stimulus(row: Any, where: str) -> Stimulus:
         files.need(row, "language", str, where, make),
         text,
         (span[0], span[1]) if span else None,
+        mixed=mixed,
         **optional,
     )

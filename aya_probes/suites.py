@@ -21,7 +21,8 @@ from aya_probes import errors, files, project
 SUITE_DIR = project.ROOT / "data" / "suites"
 LANGUAGE_FILE = project.ROOT / "data" / "languages.toml"
 DEFAULT_SUITE = "mini"
-ROLES = ("base", "control", "regional", "untrained")
+ROLES = ("base", "control", "regional", "untrained", "seed", "dose")
+REPEATS = ("seed", "dose")  # roles of variants that train another one of the suite again
 CORPORA = ("flores", "cldr")
 JOIN_GGUF = "join the parts with llama.cpp's `llama-gguf-split --merge` and name the joined file"
 Table = dict[str, Any]  # a TOML table
@@ -69,6 +70,8 @@ class Variant:
     """Hash of the adapter's weights."""
     targets: tuple[str, ...] = ()
     """Languages that the variant was tuned for."""
+    of: str | None = None
+    """Roles seed and dose: the variant that was trained again, with another seed or more text."""
     default: bool = True
     """Whether a run without ``--variants`` includes it."""
     seed: int = 0
@@ -92,9 +95,9 @@ class Suite:
     variants: tuple[Variant, ...]
     """The variants, in the order of the file."""
     probes: str = "data/concept_probes.json"
-    """File of the concept probes, relative to the repository or absolute."""
+    """File of the concept probes, relative to the repository or absolute; "" for none."""
     perturbations: str = "data/perturbations.json"
-    """File of the perturbation pairs, relative to the repository or absolute."""
+    """File of the perturbation pairs, relative to the repository or absolute; "" for none."""
     label: str = ""
     """Name of the model in figures and reports."""
     note: str = ""
@@ -127,8 +130,9 @@ class Suite:
         if not self.allow_cpu:  # manifests written before this key existed lack it
             del plain["allow_cpu"]
         for variant in plain["variants"]:
-            if variant["gguf"] is None:  # likewise
-                del variant["gguf"]
+            for key in ("gguf", "of"):  # likewise
+                if variant[key] is None:
+                    del variant[key]
         return plain
 
     @classmethod
@@ -201,7 +205,7 @@ def _read_suite(path: Path, children: tuple[Path, ...]) -> Table:
     parent, defaults = raw.pop("extends", None), raw.pop("defaults", {})
     _check_types(defaults, _VARIANT_TYPES, f"{path}: defaults")
     for key in ("probes", "perturbations"):
-        if key in raw:
+        if raw.get(key):  # "" stands for none
             raw[key] = _portable(path.parent / raw[key])
     for name, table in raw.get("variants", {}).items():
         if isinstance(table, dict):
@@ -287,6 +291,7 @@ _VARIANT_TYPES = {
     "adapter": str,
     "adapter_sha256": str,
     "targets": list,
+    "of": str,
     "default": bool,
     "seed": int,
     "note": str,
@@ -342,6 +347,7 @@ def _parse_suite(raw: Table, source: str) -> Suite:
     variants = tuple(
         _parse_variant(name, table, languages, source) for name, table in raw["variants"].items()
     )
+    _check_repeats(variants, source)
     return Suite(**{**raw, "languages": languages, "variants": variants})
 
 
@@ -377,6 +383,21 @@ def _parse_variant(name: str, raw: Any, languages: tuple[str, ...], source: str)
                 f"{where}: targets: {errors.unknown('language', code, languages)}"
             )
     return Variant(**{**raw, "name": name, "targets": targets})
+
+
+def _check_repeats(variants: tuple[Variant, ...], source: str) -> None:
+    """Check that a variant of role seed or dose, and no other, names the variant it repeats."""
+    origins = {v.name: v for v in variants if v.role in ("control", "regional")}
+    for variant in variants:
+        where = f"{source}: variants.{variant.name}"
+        if variant.role not in REPEATS:
+            if variant.of is not None:
+                raise errors.StudyError(
+                    f"{where}: of belongs to the roles {' and '.join(REPEATS)}; remove it"
+                )
+        elif variant.of not in origins:
+            valid = errors.unknown("control or regional variant", variant.of, origins)
+            raise errors.StudyError(f"{where}: of: {valid}")
 
 
 def _check_gguf(raw: Table, where: str) -> None:

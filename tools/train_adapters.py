@@ -1,9 +1,10 @@
 """Train the regional LoRA adapters of an embedded suite on one pool of parallel news text.
 
-Every adapter sees the same number of tokens and the same English tokens; only the other languages
-differ (ADR-006), so a difference between adapters is a difference of languages. The loss is the
-cross-entropy over the corpus's own vocabulary (a full 262k head is 50 times slower on a CPU).
-Perplexity before and after is measured with the full vocabulary on held-out sentences.
+Without ``--english``, every adapter sees the same number of tokens and the same English tokens;
+only the other languages differ (ADR-006). A variant of role ``seed`` or ``dose`` is trained on the
+languages of the variant that it repeats, with another ``--seed`` or another ``--tokens``. The loss
+is the cross-entropy over the corpus's own vocabulary (a full 262k head is 50 times slower on a
+CPU). Perplexity before and after is measured with the full vocabulary on held-out sentences.
 
 Reads:  --parallel-dir (NTREX-128 text: newstest2019-{src.eng,ref.xxx}.txt), --flores-dir (held
         out: devtest/*.devtest), data/suites/<suite>.toml
@@ -44,6 +45,8 @@ class Config:
     flores_dir: Path
     eval_limit: int
     tokens: int
+    english: int
+    bf16: bool
     seed: int
     overwrite: bool
 
@@ -67,16 +70,19 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
-def token_budget(languages: Sequence[str], pivot: str, total: int) -> dict[str, int]:
-    """Split ``total`` tokens: a fixed English share, the rest equal over the other languages."""
+def token_budget(languages: Sequence[str], pivot: str, total: int, english: int) -> dict[str, int]:
+    """Split ``total`` tokens: ``english`` for the pivot, the rest equally over the others."""
     others = [code for code in languages if code != pivot]
-    english = round(total * ENGLISH_SHARE)
     return {pivot: english} | {code: (total - english) // len(others) for code in others}
 
 
 def adapter_languages(variant: Variant, suite: Suite) -> list[str]:
-    """Return an adapter's training languages: the pivot and its targets, or all for a control."""
-    wanted = suite.languages if variant.role == "control" else (suite.pivot, *variant.targets)
+    """Return an adapter's training languages: the pivot and its targets, or all for a control.
+
+    A variant of role seed or dose has the languages of the variant that it repeats.
+    """
+    origin = suite.variant(variant.of) if variant.of else variant
+    wanted = suite.languages if origin.role == "control" else (suite.pivot, *origin.targets)
     return [code for code in suite.languages if code in wanted]
 
 
@@ -166,7 +172,10 @@ def _train_all(config: Config, todo: Sequence[Variant], corpus: _Corpus) -> None
     def perplexities(loaded: LoadedModel) -> dict[str, float]:
         model, tokenizer = loaded.causal_lm, loaded.tokenizer
         pairs = corpus.held_out.items()
-        return {c: round(adapters.perplexity(model, tokenizer, text), 2) for c, text in pairs}
+        return {
+            c: round(adapters.perplexity(model, tokenizer, text, bf16=config.bf16), 2)
+            for c, text in pairs
+        }
 
     untouched = load()
     tokenizer, before = untouched.tokenizer, perplexities(untouched)
@@ -177,9 +186,9 @@ def _train_all(config: Config, todo: Sequence[Variant], corpus: _Corpus) -> None
     for variant in todo:
         loaded = load()
         languages = adapter_languages(variant, config.suite)
-        budget = token_budget(languages, config.suite.pivot, config.tokens)
+        budget = token_budget(languages, config.suite.pivot, config.tokens, config.english)
         sequences, used = training_sequences(encoded, budget, config.seed)
-        model, losses = adapters.train(loaded.causal_lm, sequences, config.seed)
+        model, losses = adapters.train(loaded.causal_lm, sequences, config.seed, bf16=config.bf16)
         after = perplexities(loaded)
         print(f"perplexity of {variant.name}:", after, flush=True)
         card = {
@@ -201,12 +210,14 @@ def _settings(config: Config, variant: Variant) -> dict[str, object]:
         "what": f"LoRA adapter {config.suite.name}/{variant.name}; not Tiny Aya",
         "command": (
             f"uv run {PROG} --suite {config.suite.name} --variants {variant.name} "
-            f"--tokens {config.tokens} --seed {config.seed} --eval-limit {config.eval_limit} "
+            f"--tokens {config.tokens} --english {config.english} --seed {config.seed} "
+            f"--eval-limit {config.eval_limit} {'' if config.bf16 else '--float32 '}"
             "--parallel-dir NTREX-128 --flores-dir flores200"
         ),
         "data": LICENCE,
         "held_out": f"FLORES devtest, first {config.eval_limit} sentences per language",
         "seed": config.seed,
+        "precision": "bfloat16 autocast" if config.bf16 else "float32",
         "code_sha256": project.source_hash(),
     }
 
@@ -249,6 +260,17 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"training tokens per adapter (default {TOTAL_TOKENS})",
     )
+    parser.add_argument(
+        "--english",
+        type=command_line.positive_int,
+        metavar="N",
+        help=f"of these, tokens in the pivot language (default {ENGLISH_SHARE:.0%} of --tokens)",
+    )
+    parser.add_argument(
+        "--float32",
+        action="store_true",
+        help="multiply in float32, on a CPU that only emulates bfloat16",
+    )
     return parser
 
 
@@ -270,6 +292,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 args.flores_dir,
                 args.eval_limit,
                 args.tokens,
+                args.english or round(args.tokens * ENGLISH_SHARE),
+                not args.float32,
                 args.seed,
                 args.overwrite,
             )

@@ -24,18 +24,21 @@ class LayerAlignment:
     upper: np.ndarray
     """Upper end of the same interval ``[layer]``."""
     p: np.ndarray
-    """Max-T permutation p-value ``[layer]``, corrected over all layers except the first."""
+    """Max-T permutation p-value ``[layer]``, corrected over all layers except the first, which has
+    its own."""
 
 
 def alignment_by_layer(
-    left: np.ndarray, right: np.ndarray, *, seed: int = project.SEED
+    left: np.ndarray, right: np.ndarray, *, raw: bool = False, seed: int = project.SEED
 ) -> LayerAlignment:
     """Return the alignment of two arrays ``[concept, wording, layer, hidden]`` at every layer.
 
     ``left[i]`` and ``right[i]`` hold the same concept in two languages, or in two models with the
-    same hidden size. Each array is mean-centred by layer. A is a concept's cosine with its
-    translation minus its mean cosine with the other concepts (``measures.alignment``), over pairs
-    of different wordings. With one wording, A also counts what else the two sentences share.
+    same hidden size. Each array is standardised by layer: mean-centred, and each dimension divided
+    by its standard deviation, so that no few dimensions rule the cosine (ADR-016). ``raw`` only
+    mean-centres. A is a concept's cosine with its translation minus its mean cosine with the other
+    concepts (``measures.alignment``), over pairs of different wordings. With one wording, A also
+    counts what else the two sentences share.
 
     The permutation test permutes the concepts of one array. Its p-values are corrected over all
     layers except the first, the input of the model (``inference.max_t``). Raises ValueError unless
@@ -48,7 +51,8 @@ def alignment_by_layer(
             f"least {MIN_CONCEPTS} concepts, got {left.shape} and {right.shape}"
         )
     n, wordings = left.shape[:2]
-    cosines = measures.cosines(measures.mean_centre(left), measures.mean_centre(right))
+    scale = measures.mean_centre if raw else measures.standardise
+    cosines = measures.cosines(scale(left), scale(right))
     similarity = measures.wording_mean(cosines, same_wording=wordings == 1)  # [layer, n, n]
     aligned = measures.alignment(similarity)  # [layer, n]
     lower, upper = inference.expanded_interval(aligned, inference.resample_weights(n, DRAWS, seed))

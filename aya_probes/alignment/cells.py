@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
-from aya_probes.alignment import inference, layers, measures, parallel
-from aya_probes.alignment.inputs import AlignmentInputs
+from aya_probes.alignment import audit, ceiling, estimates, inference, layers, measures, parallel
+from aya_probes.alignment.audit import InputKey
+from aya_probes.alignment.ceiling import Disattenuated
+from aya_probes.alignment.inference import Null
+from aya_probes.alignment.inputs import MIN_CONCEPTS, AlignmentInputs
 from aya_probes.extraction import store
 from aya_probes.extraction.poolings import POOLINGS
 from aya_probes.files import finite
@@ -18,20 +21,25 @@ from aya_probes.results.curves import (
     COSINE,
     MISMATCHED,
     PRIMARY,
+    RAW,
     SENTENCE,
+    WITHIN_CATEGORY,
     Curve,
     CurveKey,
     Inputs,
     Tokens,
     Values,
-    number,
     values,
 )
 from aya_probes.results.run_info import RunInfo
 
-IDENTICAL_LIMIT = 0.10  # a cell with this share of identical layer-0 vectors is untestable
 LEGACY_POOLING = "last"  # of the published study
 SHORT = {CONCEPT: "concept", SENTENCE: "sentence"}  # prefixes of the derived measures
+SCALINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "": measures.standardise,
+    RAW: measures.mean_centre,
+}
+"""How vectors are scaled before cosines are taken, by the suffix of the measure (ADR-016)."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +48,15 @@ class Measured:
 
     curves: Mapping[CurveKey, Curve] = field(default_factory=dict)
     agnostic: Mapping[tuple[str, str, str], Curve] = field(default_factory=dict)
-    inputs: Mapping[tuple[str, str, str, str], Inputs] = field(default_factory=dict)
+    inputs: Mapping[InputKey, Inputs] = field(default_factory=dict)
     tokens: Mapping[tuple[str, str], Tokens] = field(default_factory=dict)
     cosines: Mapping[tuple[str, str, str], Values] = field(default_factory=dict)
-    aligned: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """``concept_alignment`` A_i with the pivot, by language."""
+    aligned: Mapping[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    """A_i with the pivot, by measure and language; NaN for concepts with identical inputs."""
+    relative: Mapping[str, Disattenuated] = field(default_factory=dict)
+    """Alignment relative to the noise ceiling, by language."""
+    items: Mapping[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    """Values of the items of the parallel corpus ``[layer, item]``, by measure and language."""
     wins: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Share of wording pairs in which a concept wins two-way retrieval, by language."""
     false_rates: Mapping[str, float | None] = field(default_factory=dict)
@@ -63,149 +75,238 @@ class Measured:
         )
 
 
-def make_curve(table: np.ndarray, weights: np.ndarray | None, chance: float | None = None) -> Curve:
-    """Return the mean of ``table [layer, n]``; ``weights [B, n]`` give it bootstrap intervals."""
-    means = table.mean(1)
-    if weights is None:
-        return Curve(values(means[:-1]), number(means[-1]), chance=chance)
-    lower, upper = inference.expanded_interval(table, weights)
-    last = values(np.array([lower[-1], upper[-1]]))
-    return Curve(
-        values(means[:-1]),
-        number(means[-1]),
-        values(lower[:-1]),
-        values(upper[:-1]),
-        final_norm_interval=(last[0], last[1]),
-        chance=chance,
-    )
-
-
 def measure(task: AlignmentInputs, variant: str, loaded: store.Activations) -> Measured:
     """Return all measures of one variant, and the audit of its inputs."""
-    order = [task.suite.pivot, *task.others]
+    found = _probes(task, variant, loaded) if task.concepts else Measured()
+    curves, items = parallel.measure(loaded, task, variant)
+    return found | Measured(curves=curves, items=items)
+
+
+def _probes(task: AlignmentInputs, variant: str, loaded: store.Activations) -> Measured:
+    """Return the measures of the concept probes."""
     shape = (len(task.concepts), len(task.wordings), loaded.plan.layer_count, -1)
     found = Measured()
     for pooling in POOLINGS:
-        vectors = [loaded.take(pooling, task.probe_ids(code)).reshape(shape) for code in order]
-        inputs = _identical_inputs(task, dict(zip(order, vectors, strict=True)), pooling, variant)
-        found |= Measured(inputs=inputs) | _raw_cosine(task, vectors, pooling, variant)
-        for position, raw in enumerate(vectors):
-            vectors[position] = measures.mean_centre(raw)
-        found |= _aligned(task, vectors, pooling, variant, inputs)
-    curves = parallel.measure(loaded, task.manifest, task.others, variant)
-    return found | Measured(curves=curves, tokens=_tokens(task, loaded, variant, found.false_rates))
+        raw = {c: loaded.take(pooling, task.probe_ids(c)).reshape(shape) for c in task.order}
+        inputs = audit.identical_inputs(task, raw, pooling, variant)
+        found |= Measured(inputs=inputs)
+        found |= _raw_cosine(task, list(raw.values()), pooling, variant)
+        for suffix, scale in SCALINGS.items():
+            if suffix and pooling not in PRIMARY.values():
+                continue
+            vectors = {code: scale(table) for code, table in raw.items()}
+            cell = _Cells(task, variant, pooling, suffix, inputs)
+            found |= cell.measure(vectors)
+            if pooling == PRIMARY[CONCEPT]:
+                found |= _ceilings(task, vectors, found, cell)
+    return found | Measured(tokens=audit.tokens(task, loaded, variant, found.false_rates))
 
 
-def _aligned(
-    task: AlignmentInputs,
-    centred: Sequence[np.ndarray],
-    pooling: str,
-    variant: str,
-    inputs: Mapping[tuple[str, str, str, str], Inputs],
+def _ceilings(
+    task: AlignmentInputs, vectors: Mapping[str, np.ndarray], found: Measured, cell: _Cells
 ) -> Measured:
-    """Measure concept and sentence alignment on one pooling.
+    """Return noise ceilings and disattenuated alignment, or for raw vectors the dominance."""
+    if cell.suffix:
+        return Measured(audit.dominance(task, vectors, cell.pooling, cell.variant))
+    aligned = {c: table for (name, c), table in found.aligned.items() if name == CONCEPT}
+    if not aligned:
+        return Measured()
+    curves, relative = ceiling.measure(task, vectors, aligned, cell.pooling, cell.variant)
+    return Measured(curves, relative=relative)
 
-    A measure's primary pooling gets all pairs, with p-values and intervals. Other poolings get
-    point estimates of the pairs with the pivot.
+
+@dataclass(frozen=True)
+class _Cells:
+    """All language pairs of one variant, pooling and scaling."""
+
+    task: AlignmentInputs
+    variant: str
+    pooling: str
+    suffix: str
+    inputs: Mapping[InputKey, Inputs]
+
+    def key(self, name: str, left: str, right: str) -> CurveKey:
+        return CurveKey(self.pooling, name + self.suffix, self.variant, left, right)
+
+    def kept(self, left: str, right: str) -> np.ndarray:
+        """Return the concepts that a pair is measured on ``[concept]``."""
+        found = self.inputs[self.pooling, self.variant, left, right]
+        return audit.kept_concepts(self.task, found)
+
+    def measure(self, vectors: Mapping[str, np.ndarray]) -> Measured:
+        """Measure concept and sentence alignment.
+
+        A measure's primary pooling gets all pairs, with p-values and intervals. Other poolings get
+        point estimates of the pairs with the pivot, and raw vectors only these pairs.
+        """
+        task = self.task
+        usable = [name for name in PRIMARY if name != CONCEPT or len(task.wordings) > 1]
+        home = [name for name in usable if PRIMARY[name] == self.pooling]
+        if self.suffix:
+            usable = home
+        pivot_only = not home or bool(self.suffix)
+        pairs = task.pairs[: len(task.others)] if pivot_only else task.pairs
+        left, right = np.triu_indices(len(vectors), k=1)  # the order of task.pairs
+        left, right = left[: len(pairs)], right[: len(pairs)]
+        matrices: dict[str, list[np.ndarray]] = {name: [] for name in usable}
+        with_pivot = []  # [layer][pair, k, k', n, n']
+        for table in measures.layer_cosines(list(vectors.values()), pivot_only=pivot_only):
+            chosen = table[left, right]
+            for name in usable:
+                same = name == SENTENCE
+                matrices[name].append(measures.wording_mean(chosen, same_wording=same))
+            if home and not self.suffix:
+                with_pivot.append(chosen[: len(task.others)])
+        found = Measured()
+        for name, by_layer in matrices.items():
+            stack = np.stack(by_layer, axis=1)  # [pair, layer, n, n']
+            if name in home:
+                found |= self._infer(stack, name, pairs)
+                if not self.suffix:
+                    found |= self._derived(stack, name, with_pivot)
+                continue
+            for (a, b), matrix in zip(pairs, stack, strict=True):
+                table, _ = self._aligned(matrix, a, b)
+                curve = estimates.mean_curve(table, None)
+                found |= Measured({self.key(name, a, b): curve})
+        return found
+
+    def _aligned(self, matrix: np.ndarray, left: str, right: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return A_i of the kept concepts ``[layer, n']``, and their similarity."""
+        kept = self.kept(left, right)
+        part = matrix[:, kept][:, :, kept]
+        return measures.alignment(part, centred_on=len(kept)), part
+
+    def _infer(self, stack: np.ndarray, name: str, pairs: Sequence[tuple[str, str]]) -> Measured:
+        """Measure all pairs of ``stack [pair, layer, n, n]``: mean, interval, p-values.
+
+        ``p_joint`` corrects over the layers of all pairs with the pivot, or of all other pairs.
+        """
+        task, with_pivot = self.task, len(self.task.others)
+        p, joint = _family_p(self, stack[:with_pivot], pairs[:with_pivot])
+        if len(pairs) > with_pivot:
+            others = _family_p(self, stack[with_pivot:], pairs[with_pivot:])
+            p, joint = p | others[0], joint | others[1]
+        curves: dict[CurveKey, Curve] = {}
+        aligned: dict[tuple[str, str], np.ndarray] = {}
+        for matrix, (left, right) in zip(stack, pairs, strict=True):
+            table, _ = self._aligned(matrix, left, right)
+            n, kept = table.shape[1], self.kept(left, right)
+            differs = n if n != len(kept) else None
+            curve = estimates.mean_curve(table, task.weights(n), n=differs)
+            if (left, right) in p:
+                curve = replace(curve, p=values(p[left, right]), p_joint=values(joint[left, right]))
+            curves[self.key(name, left, right)] = curve
+            if left == task.suite.pivot:
+                whole = np.full((len(table), len(kept)), np.nan)
+                whole[:, kept] = table
+                aligned[name + self.suffix, right] = whole
+        return Measured(curves, aligned=aligned)
+
+    def _derived(self, stack: np.ndarray, name: str, with_pivot: Sequence[np.ndarray]) -> Measured:
+        """Measure what is derived from ``stack [pair, layer, n, n]`` of all pairs."""
+        task, curves = self.task, dict[CurveKey, Curve]()
+        found = Measured(agnostic=_agnostic(self, stack, name))
+        pairs = zip(task.others, stack, np.stack(with_pivot, axis=1), strict=False)
+        for code, matrix, by_wording in pairs:
+            _, part = self._aligned(matrix, task.suite.pivot, code)
+            separation = measures.separation(part)[:, None]
+            key = self.key(f"{SHORT[name]}_separation", task.suite.pivot, code)
+            curves[key] = estimates.mean_curve(separation, None)
+            if name == CONCEPT:
+                curves |= self._within_category(matrix, code)
+            found |= _retrieval(self, by_wording, name, code)
+        return found | Measured(curves)
+
+    def _within_category(self, matrix: np.ndarray, code: str) -> dict[CurveKey, Curve]:
+        """Measure alignment against mismatches of the same category alone, and test it."""
+        task, pivot = self.task, self.task.suite.pivot
+        kept = self.kept(pivot, code)
+        blocks, part = task.categories[kept], matrix[:, kept][:, :, kept]
+        table = measures.alignment_within(part, blocks, centred_on=len(kept))
+        n = table.shape[1]
+        if n < MIN_CONCEPTS:
+            return {}
+        orders = inference.block_permutations(blocks, len(task.orders), task.seed)
+        p, _ = inference.max_t(part[None, :-1], orders, blocks)
+        curve = replace(estimates.mean_curve(table, task.weights(n), n=n), p=values(p[0]))
+        return {self.key(WITHIN_CATEGORY, pivot, code): curve}
+
+
+PairTable = dict[tuple[str, str], np.ndarray]
+
+
+def _family_p(
+    cells: _Cells, stack: np.ndarray, pairs: Sequence[tuple[str, str]]
+) -> tuple[PairTable, PairTable]:
+    """Return the p-values of each pair, and those corrected over all ``pairs`` too.
+
+    A pair without its concepts with identical inputs uses the permutations that the shared ones
+    induce on the others. Empty for too few concepts.
     """
-    usable = [name for name in PRIMARY if name != CONCEPT or len(task.wordings) > 1]
-    home = [name for name in usable if PRIMARY[name] == pooling]
-    left, right = np.triu_indices(len(centred), k=1)  # the order of task.pairs
-    if not home:
-        left, right = left[: len(task.others)], right[: len(task.others)]
-    matrices: dict[str, list[np.ndarray]] = {name: [] for name in usable}
-    with_pivot = []  # [layer][pair, k, k', n, n']
-    for table in measures.layer_cosines(centred, pivot_only=not home):
-        pairs = table[left, right]
-        for name in usable:
-            same = name == SENTENCE
-            matrices[name].append(measures.wording_mean(pairs, same_wording=same))
-        if home:
-            with_pivot.append(pairs[: len(task.others)])
-    found = Measured()
-    for name, by_layer in matrices.items():
-        stack = np.stack(by_layer, axis=1)  # [pair, layer, n, n']
-        if name in home:
-            found |= _infer(task, stack, name, variant)
-            aligned = measures.alignment(stack)
-            found |= Measured(agnostic=_agnostic(task, aligned, name, variant, inputs))
-            for code, similarity in zip(task.others, np.stack(with_pivot, axis=1), strict=True):
-                found |= _retrieval(task, similarity, name, variant, code)
-            continue
-        curves = [make_curve(measures.alignment(matrix), None) for matrix in stack]
-        keys = [CurveKey(pooling, name, variant, task.suite.pivot, code) for code in task.others]
-        found |= Measured(dict(zip(keys, curves, strict=False)))
-    return found
+    groups: dict[bytes, list[int]] = {}
+    for position, (left, right) in enumerate(pairs):
+        kept = cells.kept(left, right)
+        if kept.sum() >= MIN_CONCEPTS:
+            groups.setdefault(kept.tobytes(), []).append(position)
+    nulls: dict[bytes, Null] = {}
+    for packed, members in groups.items():
+        kept = np.frombuffer(packed, dtype=bool)
+        part = stack[members][:, :-1][:, :, kept][:, :, :, kept]
+        orders = inference.induced(cells.task.orders, kept)
+        nulls[packed] = inference.permutation_null(part, orders)
+    family = list(nulls.values())
+    own: PairTable = {}
+    joint: PairTable = {}
+    for packed, members in groups.items():
+        null = nulls[packed]
+        for position, p, p_joint in zip(members, null.p(), null.p_joint(family), strict=True):
+            own[pairs[position]], joint[pairs[position]] = p, p_joint
+    return own, joint
 
 
-def _infer(task: AlignmentInputs, stack: np.ndarray, name: str, variant: str) -> Measured:
-    """Measure all pairs of ``stack [pair, layer, n, n]``: mean, interval, p-values, separation.
-
-    ``p_joint`` corrects over the layers of all pairs with the pivot, or of all other pairs.
-    """
-    pooling, with_pivot = PRIMARY[name], len(task.others)
-    aligned = measures.alignment(stack)
-    families = [part[:, :-1] for part in (stack[:with_pivot], stack[with_pivot:]) if len(part)]
-    tested = [inference.max_t(part, task.orders) for part in families] if task.infers else []
-    own, joint = (
-        [table for family in tested for table in family[kind]] for kind in (0, 1)
-    )  # by pair, in the order of task.pairs
-    curves: dict[CurveKey, Curve] = {}
-    for position, (left, right) in enumerate(task.pairs):
-        curve = make_curve(aligned[position], task.resamples)
-        if tested:
-            curve = replace(curve, p=values(own[position]), p_joint=values(joint[position]))
-        curves[CurveKey(pooling, name, variant, left, right)] = curve
-        if position < with_pivot:
-            key = CurveKey(pooling, f"{SHORT[name]}_separation", variant, left, right)
-            curves[key] = make_curve(measures.separation(stack[position])[:, None], None)
-    by_language = dict(zip(task.others, aligned, strict=False)) if name == CONCEPT else {}
-    return Measured(curves, aligned=by_language)
-
-
-def _agnostic(
-    task: AlignmentInputs,
-    aligned: np.ndarray,
-    name: str,
-    variant: str,
-    inputs: Mapping[tuple[str, str, str, str], Inputs],
-) -> dict[tuple[str, str, str], Curve]:
+def _agnostic(cells: _Cells, stack: np.ndarray, name: str) -> dict[tuple[str, str, str], Curve]:
     """Return the mean A over the testable pairs with the pivot, and over those without it."""
-    found = {}
+    task, found = cells.task, {}
     for family, has_pivot in (("with_pivot", True), ("without_pivot", False)):
-        kept = [
-            n
-            for n, (left, right) in enumerate(task.pairs)
-            if not inputs[PRIMARY[name], variant, left, right].untestable
-            and (left == task.suite.pivot) == has_pivot
-        ]
-        if kept:
-            curve = make_curve(aligned[kept].mean(0), task.resamples)
-            found[name, variant, family] = replace(curve, pairs=len(kept))
+        tables = []
+        for (left, right), matrix in zip(task.pairs, stack, strict=True):
+            inputs = cells.inputs[cells.pooling, cells.variant, left, right]
+            if inputs.untestable or (left == task.suite.pivot) != has_pivot:
+                continue
+            aligned, _ = cells._aligned(matrix, left, right)
+            tables.append(np.full((len(aligned), len(task.concepts)), np.nan))
+            tables[-1][:, cells.kept(left, right)] = aligned
+        if tables:
+            table = np.nanmean(tables, axis=0)
+            known = np.isfinite(table).any(0)
+            curve = estimates.mean_curve(table[:, known], task.weights(int(known.sum())))
+            found[name, cells.variant, family] = replace(curve, pairs=len(tables))
     return found
 
 
-def _retrieval(
-    task: AlignmentInputs, similarity: np.ndarray, name: str, variant: str, language: str
-) -> Measured:
+def _retrieval(cells: _Cells, similarity: np.ndarray, name: str, language: str) -> Measured:
     """Measure retrieval within each wording pair of ``similarity [layer, k, k', n, n']``."""
-    k = similarity.shape[1]
+    task, pivot = cells.task, cells.task.suite.pivot
+    kept = cells.kept(pivot, language)
+    n, k = int(kept.sum()), similarity.shape[1]
     chosen = np.eye(k, dtype=bool) if name == SENTENCE else ~np.eye(k, dtype=bool)
-    scores = measures.retrieval(similarity[:, chosen])
-    chance = round(1 / (2 * len(task.concepts) - 1), 5)
+    part = similarity[:, chosen][..., kept, :][..., kept]
+    scores = measures.retrieval(part)
     curves = {}
     for score_name, score in scores.items():
-        measure_name = f"{SHORT[name]}_retrieval_{score_name}"
-        key = CurveKey(PRIMARY[name], measure_name, variant, task.suite.pivot, language)
-        curves[key] = make_curve(
-            score.mean(axis=1), task.resamples, chance if score_name == "two_way" else None
+        chance = round(1 / (2 * n - 1), 5) if score_name == "two_way" else None
+        differs = n if n != len(kept) else None
+        key = cells.key(f"{SHORT[name]}_retrieval_{score_name}", pivot, language)
+        curves[key] = estimates.mean_curve(
+            score.mean(axis=1), task.weights(n), n=differs, chance=chance
         )
     if name != CONCEPT:
         return Measured(curves)
-    rate = finite(layers.mismatched_commitment(similarity[:-1, chosen]), 4)
-    return Measured(
-        curves, wins={language: scores["two_way"].mean(axis=1)}, false_rates={language: rate}
-    )
+    rate = finite(layers.mismatched_commitment(part[:-1]), 4)
+    wins = np.full((len(part), len(kept)), np.nan)
+    wins[:, kept] = scores["two_way"].mean(axis=1)
+    return Measured(curves, wins={language: wins}, false_rates={language: rate})
 
 
 def _raw_cosine(
@@ -223,58 +324,10 @@ def _raw_cosine(
         matched = np.diagonal(matrix, axis1=1, axis2=2)
         for name, table in ((COSINE, matched), (MISMATCHED, measures.mismatched(matrix))):
             key = CurveKey(pooling, name, variant, task.suite.pivot, code)
-            curves[key] = make_curve(table, task.resamples)
+            curves[key] = estimates.mean_curve(table, task.weights(table.shape[1]))
         if pooling == LEGACY_POOLING:
             legacy[code] = matched
         if pooling == "content_mean":
             for position, concept in enumerate(task.concepts):
                 cosines[variant, concept, code] = values(matched[:-1, position])
     return Measured(curves, cosines=cosines, legacy=legacy)
-
-
-# --- audit ------------------------------------------------------------------------------------
-
-
-def _identical_inputs(
-    task: AlignmentInputs, raw: Mapping[str, np.ndarray], pooling: str, variant: str
-) -> dict[tuple[str, str, str, str], Inputs]:
-    """Return the share of concepts with equal layer-0 vectors in some wording, for every pair."""
-    found = {}
-    for left, right in task.pairs:
-        same = (raw[right][:, :, 0] == raw[left][:, :, 0]).all(axis=-1).any(axis=1)
-        share = float(same.mean())
-        found[pooling, variant, left, right] = Inputs(
-            round(share, 4),
-            share >= IDENTICAL_LIMIT,
-            tuple(c for c, s in zip(task.concepts, same, strict=True) if s),
-        )
-    return found
-
-
-def _tokens(
-    task: AlignmentInputs,
-    loaded: store.Activations,
-    variant: str,
-    false_rates: Mapping[str, float | None],
-) -> dict[tuple[str, str], Tokens]:
-    """Return tokens per character, and the Jaccard overlap of span tokens with the pivot's."""
-
-    def span(stimulus: str) -> set[int]:
-        record = loaded.tokens[stimulus]
-        return {record["token_ids"][n] for n in record["span_tokens"]}
-
-    found = {}
-    pivot_ids = task.probe_ids(task.suite.pivot)
-    for code in task.languages:
-        ids = task.probe_ids(code)
-        fertility = np.mean([loaded.tokens[i]["tokens_per_character"] for i in ids])
-        shared = None
-        if code != task.suite.pivot:
-            overlaps = [
-                len(span(a) & span(b)) / len(span(a) | span(b))
-                for a, b in zip(ids, pivot_ids, strict=True)
-            ]
-            shared = round(float(np.mean(overlaps)), 4)
-        rate = false_rates.get(code)
-        found[variant, code] = Tokens(round(float(fertility), 4), shared, rate)
-    return found

@@ -1,7 +1,7 @@
 """Commitment layers, release layers and curve shapes of one variant.
 
 A concept is shared from its commitment layer on, and is language-specific again from its release
-layer on (ADR-004, ADR-008).
+layer on (ADR-004, ADR-008, ADR-016).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aya_probes.alignment import layers
+from aya_probes.alignment import ceiling, layers
 from aya_probes.alignment.cells import LEGACY_POOLING, Measured
-from aya_probes.alignment.inputs import MIN_SPLIT_CONCEPTS, AlignmentInputs
-from aya_probes.files import finite
-from aya_probes.results.curves import CONCEPT, PRIMARY, CurveKey, Inputs, Shape
+from aya_probes.alignment.inputs import AlignmentInputs
+from aya_probes.results.curves import CONCEPT, PRIMARY, RAW, CurveKey, Inputs, Shape
 from aya_probes.results.tables import Layers
 
+LEGACY_IDENTICAL = 0.10  # with this share of identical last tokens the rule compares nothing
 LEGACY_COSINE = 0.85  # the published rule: at least this raw cosine on ``last`` at 3 layers
 
 
@@ -38,7 +38,7 @@ class _Cell:
 
     @property
     def aligned(self) -> np.ndarray | None:
-        return self.measured.aligned.get(self.language)
+        return self.measured.aligned.get((CONCEPT, self.language))
 
     @property
     def status(self) -> str:
@@ -53,21 +53,45 @@ class _Cell:
 
     def all_concepts(self) -> Layers:
         """Return the commitment and release layer of the mean over concepts."""
-        status, layer, release = self.status, None, None
-        if status == "tested" and self.aligned is not None:
-            pivot = self.task.suite.pivot
-            key = CurveKey(PRIMARY[CONCEPT], CONCEPT, self.variant, pivot, self.language)
-            curve, p = self.aligned[:-1].mean(1), self.measured.curves[key].array("p")
-            layer = layers.commitment_layer(curve, p)
-            release = None if layer is None else layers.release_layer(curve, p, layer)
-            status = "never" if layer is None else "committed"
+        status = self.status
         legacy = self.measured.legacy[self.language].mean(1)
+        record = self._record("ALL", legacy)
+        if status != "tested" or self.aligned is None:
+            return replace(record, status=status)
+        curve, p = self._tested(CONCEPT)
+        layer = layers.commitment_layer(curve, p)
+        raw = layers.commitment_layer(*self._tested(CONCEPT + RAW))
+        record = replace(record, status="never" if layer is None else "committed")
+        if layer is None:
+            return replace(record, commitment_raw=raw)
+        low, high = self._commitment_interval(p)
         return replace(
-            self._record("ALL", legacy),
-            status=status,
+            record,
             commitment_layer=layer,
-            release_layer=release,
+            commitment_lower=low,
+            commitment_upper=high,
+            release_layer=layers.release_layer(curve, p, layer),
+            commitment_raw=raw,
         )
+
+    def _tested(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean A and its max-T p-values over layers 0..L."""
+        pivot = self.task.suite.pivot
+        key = CurveKey(PRIMARY[CONCEPT], name, self.variant, pivot, self.language)
+        curve = self.measured.curves[key]
+        return curve.array(), curve.array("p")
+
+    def _commitment_interval(self, p: np.ndarray) -> tuple[int | None, int | None]:
+        """Return the central 95% of the commitment layer with resampled concepts and the same p."""
+        assert self.aligned is not None
+        table = self.aligned[:-1]
+        table = table[:, np.isfinite(table).all(0)]
+        weights = self.task.weights(table.shape[1])
+        if weights is None:
+            return None, None
+        found = layers.commitment_layers(weights @ table.T, p)
+        found = found[found >= 0]
+        return layers.layer_interval(found) if len(found) else (None, None)
 
     def single_concepts(self) -> list[Layers]:
         """Return the commitment layer of each concept; no error rate is controlled."""
@@ -86,14 +110,17 @@ class _Cell:
         names = self.task.manifest.metadata["concepts"]
         shared = self.measured.tokens[self.variant, self.language].shared_tokens
         assert shared is not None  # it is None for the pivot only
-        void = self._inputs(LEGACY_POOLING).untestable
+        void = self._inputs(LEGACY_POOLING).share >= LEGACY_IDENTICAL
         return Layers(
             variant=self.variant,
             language=self.language,
             concept_id=concept,
             concept=names.get(concept, concept),
             commitment_layer=None,
+            commitment_lower=None,
+            commitment_upper=None,
             release_layer=None,
+            commitment_raw=None,
             status="untestable",
             identical_input=self.inputs.share,
             shared_tokens=shared,
@@ -104,6 +131,8 @@ class _Cell:
 
 def commitment_table(task: AlignmentInputs, variant: str, measured: Measured) -> list[Layers]:
     """Return the layers of every language: for the mean over concepts (ALL), then by concept."""
+    if not task.concepts:
+        return []
     cells = [_Cell(task, variant, code, measured) for code in task.others]
     return [record for cell in cells for record in (cell.all_concepts(), *cell.single_concepts())]
 
@@ -111,31 +140,14 @@ def commitment_table(task: AlignmentInputs, variant: str, measured: Measured) ->
 def find_shapes(
     task: AlignmentInputs, variant: str, measured: Measured
 ) -> dict[tuple[str, str], Shape]:
-    """Return the shape of every language's curve; empty with fewer than 8 concepts."""
-    if len(task.concepts) < MIN_SPLIT_CONCEPTS:
-        return {}
-    pivot = task.suite.pivot
-    return {
-        (variant, code): shape(
-            aligned,
-            seed=task.seed,
-            void=measured.inputs["span_mean", variant, pivot, code].untestable,
-        )
-        for code, aligned in measured.aligned.items()
-    }
-
-
-def shape(aligned: np.ndarray, *, seed: int, void: bool) -> Shape:
-    """Return the shape of ``aligned [layer, n]``, final_norm last; ``void`` means untestable."""
-    if not np.isfinite(aligned[:-1]).all():
-        return Shape("UNDEFINED", None, None, None)
-    label, peak = layers.shape_label(aligned[:-1], seed=seed)
-    means = aligned.mean(1)
-    top = float(means[:-1].max())
-    return Shape(
-        label="UNTESTABLE" if void else label,
-        peak_layer=None if void else peak,
-        norm_step=finite(float(means[-1] - means[-2])),
-        # For a flat curve this would be a ratio of two noise values.
-        retained=finite(float(means[-2]) / top) if label != "FLAT" and top > 0 else None,
-    )
+    """Return the shape of every language's disattenuated curve; empty with fewer than 8
+    concepts."""
+    pivot, found = task.suite.pivot, {}
+    for code in task.others:
+        if (CONCEPT, code) not in measured.aligned:
+            continue
+        void = measured.inputs[PRIMARY[CONCEPT], variant, pivot, code].untestable
+        shape = ceiling.shape(measured.relative.get(code), void=void)
+        if shape is not None:
+            found[variant, code] = shape
+    return found

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import special  # scipy.stats takes a second to import
 
 CHUNK_VALUES = 4_000_000  # float64 values of the null distribution in memory at once: 32 MB
+ENUMERATED_LABELS = 100_000
 EXACT_FLIPS = 12  # up to this n, all 2^n sign vectors are used (4,096)
 ONEHOT_CONCEPTS = 64  # up to this n, a one-hot matrix product is faster than gathering
 TIE = 1e-9  # statistics closer than this are equal, so that rounding decides no p-value
@@ -28,48 +32,115 @@ def _null_sums(flat: np.ndarray, orders: np.ndarray, n: int) -> np.ndarray:
     return np.stack([flat[place].sum(0) for place in places])
 
 
-def max_t(similarity: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return max-T p-values of mean A for every pair and layer, as two arrays ``[pair, l]``.
+def block_permutations(blocks: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Return ``count`` random permutations ``[count, n]`` that stay within the ``blocks [n]``."""
+    rng = np.random.default_rng([seed, len(blocks), 6])
+    orders = np.tile(np.arange(len(blocks)), (count, 1))
+    for block in dict.fromkeys(blocks.tolist()):
+        members = np.flatnonzero(blocks == block)
+        orders[:, members] = rng.permuted(np.tile(members, (count, 1)), axis=1)
+    return orders
 
-    ``similarity [pair, l, n, n]`` holds layers 0..L, ``orders [B, n]`` the permutations. The first
-    array corrects over layers 1..L of its pair, the second over layers 1..L of all pairs. The
-    maximum leaves out layer 0, which is compared with the same null distribution.
 
-    Under the null hypothesis, the concepts of one language are exchangeable. One permutation serves
-    all wordings, layers and pairs (Westfall & Young 1993). Mean A is affine in Σ_i C_{i,π(i)}. This
-    sum is studentised by its exact permutation mean ΣC/n and variance Σd²/(n − 1), where d is C
-    centred by row and column (Hoeffding 1951). No moment depends on the draws, so with b draws that
-    reach the observed value, p = (b + 1)/(B + 1) is exact for any B. NaN where C is undefined.
+def induced(orders: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Return the permutations of the concepts in ``kept [n]`` (bool) that ``orders [B, n]`` induce.
+
+    A uniform permutation of n concepts induces a uniform permutation of any part of them.
+    """
+    return orders[:, kept].argsort(1).argsort(1)
+
+
+@dataclass(frozen=True)
+class Null:
+    """Studentised mean A of language pairs, with its permutation distribution (``max_t``)."""
+
+    observed: np.ndarray
+    """``[pair, l]``, NaN where it is undefined."""
+    first: np.ndarray
+    """Value at layer 0 in each permutation ``[pair, B]``."""
+    largest: np.ndarray
+    """Largest value over layers 1..L in each permutation ``[pair, B]``."""
+
+    def p(self) -> np.ndarray:
+        """Return p-values ``[pair, l]``: max-T over layers 1..L of the pair; layer 0 has its
+        own."""
+        return self._reached(self.first, self.largest)
+
+    def p_joint(self, family: Sequence[Null]) -> np.ndarray:
+        """Return p-values ``[pair, l]`` corrected over all pairs of ``family`` too.
+
+        The nulls of the family must come from the same permutations, in the same order.
+        """
+        first = np.max([null.first.max(0) for null in family], axis=0)
+        largest = np.max([null.largest.max(0) for null in family], axis=0)
+        shape = self.first.shape
+        return self._reached(np.broadcast_to(first, shape), np.broadcast_to(largest, shape))
+
+    def _reached(self, first: np.ndarray, largest: np.ndarray) -> np.ndarray:
+        p = np.empty(self.observed.shape)
+        for row, values in enumerate(self.observed):
+            ordered = np.sort(largest[row])
+            p[row] = len(ordered) - np.searchsorted(ordered, values - TIE)
+            p[row, 0] = (first[row] >= values[0] - TIE).sum()
+        return np.where(np.isnan(self.observed), np.nan, (p + 1) / (largest.shape[1] + 1))
+
+
+def permutation_null(
+    similarity: np.ndarray, orders: np.ndarray, blocks: np.ndarray | None = None
+) -> Null:
+    """Return the null distribution of mean A for every pair and layer.
+
+    ``similarity [pair, l, n, n]`` holds layers 0..L, ``orders [B, n]`` the permutations, which stay
+    within the ``blocks [n]`` if these are given.
+
+    Under the null hypothesis, the concepts of one language are exchangeable (within their block).
+    One permutation serves all wordings, layers and pairs (Westfall & Young 1993). Mean A is affine
+    in Σ_i C_{i,π(i)}. This sum is studentised by its exact permutation mean and variance, block by
+    block: ΣC/n and Σd²/(n − 1), where d is C centred by row and column (Hoeffding 1951). No moment
+    depends on the draws, so with b draws that reach the observed value, p = (b + 1)/(B + 1) is
+    exact for any B.
     """
     pairs, depth, n, _ = similarity.shape
     matrix = similarity.astype(np.float64)
     usable = np.asarray(np.isfinite(matrix).all(axis=(2, 3)))
     matrix = np.where(usable[..., None, None], matrix, 0.0)
-    centre = matrix.sum(axis=(2, 3)) / n
-    deviation = (
-        matrix
-        - matrix.mean(2, keepdims=True)
-        - matrix.mean(3, keepdims=True)
-        + matrix.mean((2, 3), keepdims=True)
-    )
-    spread = np.sqrt((deviation**2).sum(axis=(2, 3)) / (n - 1))
+    centre, variance = np.zeros((pairs, depth)), np.zeros((pairs, depth))
+    for label in np.unique(np.zeros(n) if blocks is None else blocks):
+        mine = np.ones(n, dtype=bool) if blocks is None else blocks == label
+        block = matrix[:, :, mine][:, :, :, mine]
+        size = block.shape[-1]
+        centre += block.sum(axis=(2, 3)) / size
+        rows, columns = block.mean(2, keepdims=True), block.mean(3, keepdims=True)
+        deviation = block - rows - columns + block.mean((2, 3), keepdims=True)
+        variance += (deviation**2).sum(axis=(2, 3)) / max(1, size - 1)
+    spread = np.sqrt(variance)
     usable &= spread > 1e-9
     scale = np.where(usable, spread, 1.0)
     observed = (np.trace(matrix, axis1=2, axis2=3) - centre) / scale
     flat = np.ascontiguousarray(matrix.reshape(pairs * depth, n * n).T)
-    count, joint = np.zeros((pairs, depth)), np.zeros((pairs, depth))
+    first, largest = np.empty((pairs, len(orders))), np.full((pairs, len(orders)), -np.inf)
     chunk = max(1, CHUNK_VALUES // max(pairs * depth, n * n))
     for start in range(0, len(orders), chunk):
-        null = _null_sums(flat, orders[start : start + chunk], n).reshape(-1, pairs, depth)
-        null = np.where(usable, (null - centre) / scale, -np.inf)[..., 1:]
-        if not null.shape[-1]:
-            break
-        largest = null.max(axis=2)
-        for total, maximum in ((count, largest), (joint, largest.max(1, keepdims=True))):
-            total += (maximum[..., None] >= observed - TIE).sum(0)
-    unknown = ~usable
-    p, p_joint = ((total + 1) / (len(orders) + 1) for total in (count, joint))
-    return np.where(unknown, np.nan, p), np.where(unknown, np.nan, p_joint)
+        part = slice(start, start + chunk)
+        null = _null_sums(flat, orders[part], n).reshape(-1, pairs, depth)
+        null = np.where(usable, (null - centre) / scale, -np.inf)
+        first[:, part] = null[..., 0].T
+        if depth > 1:
+            largest[:, part] = null[..., 1:].max(axis=2).T
+    return Null(np.where(usable, observed, np.nan), first, largest)
+
+
+def max_t(
+    similarity: np.ndarray, orders: np.ndarray, blocks: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return max-T p-values of mean A, as two arrays ``[pair, l]`` (``permutation_null``).
+
+    The first array corrects over layers 1..L of its pair, the second over layers 1..L of all pairs.
+    Layer 0 is not a result of the model: its p-value is that of this layer alone, and in the second
+    array it is corrected over the pairs. NaN where C is undefined.
+    """
+    null = permutation_null(similarity, orders, blocks)
+    return null.p(), null.p_joint([null])
 
 
 def permutation_p(similarity: np.ndarray, orders: np.ndarray) -> np.ndarray:
@@ -77,21 +148,28 @@ def permutation_p(similarity: np.ndarray, orders: np.ndarray) -> np.ndarray:
     return max_t(similarity[None], orders)[0][0]
 
 
-def label_permutation_p(values: np.ndarray, chosen: np.ndarray) -> tuple[float, float]:
-    """Return the exact one-sided p-value of mean(chosen) > mean(others), and its lower limit.
+def label_permutation_p(
+    values: np.ndarray, chosen: np.ndarray, *, count: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the one-sided permutation p-value of mean(chosen) > mean(others), and its lower limit.
 
     ``values [m]`` has one number per language; ``chosen [m]`` is True for the targeted ones. Under
     the null hypothesis the label "targeted" is exchangeable over languages. All assignments of that
-    many labels are enumerated, so p cannot be below 1 / (number of assignments). Raises ValueError
-    if one of the two groups is empty.
+    many labels are enumerated if there are at most 100,000, so p cannot be below 1 / (number of
+    assignments); otherwise ``count`` random ones are drawn. Raises ValueError if one of the two
+    groups is empty.
     """
-    size, count = len(values), int(chosen.sum())
-    if not 0 < count < size:
-        raise ValueError(f"{count} of {size} languages are targeted: both groups need one")
-    groups = np.array(list(itertools.combinations(range(size), count)))
-    sums = values[groups].sum(1)
-    reached = (sums >= values[chosen].sum() - TIE).sum()
-    return float(reached / len(groups)), 1 / len(groups)
+    size, targeted = len(values), int(chosen.sum())
+    if not 0 < targeted < size:
+        raise ValueError(f"{targeted} of {size} languages are targeted: both groups need one")
+    observed = values[chosen].sum() - TIE
+    if math.comb(size, targeted) <= ENUMERATED_LABELS:
+        groups = np.array(list(itertools.combinations(range(size), targeted)))
+        reached = (values[groups].sum(1) >= observed).sum()
+        return float(reached / len(groups)), 1 / len(groups)
+    rng = np.random.default_rng([seed, size, 7])
+    drawn = rng.permuted(np.tile(values, (count, 1)), axis=1)[:, :targeted].sum(1)
+    return float(((drawn >= observed).sum() + 1) / (count + 1)), 1 / (count + 1)
 
 
 def resample_weights(n: int, count: int, seed: int) -> np.ndarray:
@@ -109,7 +187,7 @@ def expanded_interval(
     because plain percentile intervals are too short at n = 20.
     """
     n = values.shape[-1]
-    tail = special.ndtr(np.sqrt(n / (n - 1)) * special.stdtrit(n - 1, (1 - level) / 2))
+    tail = _expanded_tail(n, level)
     flat = values.reshape(-1, n)
     bounds = np.empty((2, len(flat)))
     chunk = max(1, CHUNK_VALUES // len(weights))
@@ -118,6 +196,60 @@ def expanded_interval(
         bounds[:, start : start + chunk] = np.quantile(means, [tail, 1 - tail], axis=-1)
     lower, upper = bounds.reshape(2, *values.shape[:-1])
     return lower, upper
+
+
+def _expanded_tail(n: int, level: float) -> float:
+    """Return the lower percentile of n resampled items that has the length of a t interval."""
+    return float(special.ndtr(np.sqrt(n / (n - 1)) * special.stdtrit(n - 1, (1 - level) / 2)))
+
+
+def expanded_quantiles(
+    resampled: np.ndarray, n: int, *, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the expanded percentile interval of a statistic ``resampled [B, ...]`` over n items.
+
+    NaN where more than 5% of the resamples are NaN; the others are left out.
+    """
+    tail = _expanded_tail(n, level)
+    unknown = np.isnan(resampled).mean(0) > 0.05
+    filled = np.where(unknown, 0, resampled)
+    lower, upper = np.nanquantile(filled, [tail, 1 - tail], axis=0)
+    return np.where(unknown, np.nan, lower), np.where(unknown, np.nan, upper)
+
+
+def group_interval(
+    values: np.ndarray, groups: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``expanded_interval`` of the mean over items ``[..., n]``, resampling whole groups.
+
+    ``groups [n]`` numbers the group of each item from 0, such as the article of a sentence;
+    ``weights [B, G]`` are resamples of the groups.
+    """
+    count = int(groups.max()) + 1
+    sizes = np.bincount(groups, minlength=count).astype(float)
+    if (sizes == 1).all():
+        return expanded_interval(values[..., np.argsort(groups)], weights)
+    mean = values.mean(-1, keepdims=True)
+    residuals = group_sums(values - mean, groups) * (count / len(groups))
+    lower, upper = expanded_interval(residuals, weights)
+    return lower + mean[..., 0], upper + mean[..., 0]
+
+
+def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the sums over each group, ``[..., G]`` of ``values [..., n]``."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.searchsorted(groups[order], np.arange(int(groups.max()) + 1))
+    return np.add.reduceat(values[..., order], starts, axis=-1)
+
+
+def detectable(values: np.ndarray, *, level: float = 0.05, power: float = 0.8) -> np.ndarray:
+    """Return the smallest mean that a two-sided test of ``values [..., n]`` finds with ``power``.
+
+    (t_{1−level/2} + t_power) · s / √n, with n − 1 degrees of freedom.
+    """
+    n = values.shape[-1]
+    factor = special.stdtrit(n - 1, 1 - level / 2) + special.stdtrit(n - 1, power)
+    return np.asarray(factor * values.std(-1, ddof=1) / np.sqrt(n))
 
 
 def sign_flip_p(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,9 +42,9 @@ class AlignmentInputs:
     variants: list[str]
     languages: list[str]
     concepts: list[str]
+    """Ids of the concepts; empty in a suite without probes."""
     wordings: list[int]
-    weights: np.ndarray
-    """Bootstrap weights over concepts ``[resample, concept]``."""
+    n_bootstrap: int
     orders: np.ndarray
     """Permutations of the concepts ``[permutation, concept]``."""
     seed: int
@@ -59,19 +59,37 @@ class AlignmentInputs:
         return [code for code in self.languages if code != self.suite.pivot]
 
     @property
+    def order(self) -> list[str]:
+        """All languages, the pivot first."""
+        return [self.suite.pivot, *self.others]
+
+    @property
     def pairs(self) -> list[tuple[str, str]]:
         """All language pairs, those with the pivot first."""
-        return list(itertools.combinations([self.suite.pivot, *self.others], 2))
+        return list(itertools.combinations(self.order, 2))
 
     @property
     def infers(self) -> bool:
         """Whether there are enough concepts for p-values and intervals."""
         return len(self.concepts) >= MIN_CONCEPTS
 
-    @property
-    def resamples(self) -> np.ndarray | None:
-        """The bootstrap weights, or None with too few concepts for intervals."""
-        return self.weights if self.infers else None
+    @functools.cached_property
+    def categories(self) -> np.ndarray:
+        """The semantic field of each concept, as a number ``[concept]``."""
+        named = [self.manifest.metadata["categories"][c] for c in self.concepts]
+        return np.unique(named, return_inverse=True)[1]
+
+    @functools.cached_property
+    def documents(self) -> np.ndarray:
+        """The document of each item of the parallel corpus, numbered from 0 ``[item]``."""
+        return np.unique(self.manifest.metadata["documents"], return_inverse=True)[1]
+
+    def weights(self, n: int) -> np.ndarray | None:
+        """Return bootstrap weights ``[resample, n]``, or None for too few concepts for
+        intervals."""
+        if n < MIN_CONCEPTS:
+            return None
+        return inference.resample_weights(n, self.n_bootstrap, self.seed)
 
     def probe_ids(self, language: str) -> list[str]:
         """Return the probe ids of a language, by concept and then by wording."""
@@ -81,7 +99,7 @@ class AlignmentInputs:
 def load_inputs(config: Config) -> AlignmentInputs:
     """Read the manifest and choose variants, languages and concepts.
 
-    Raises UsageError for an unknown name, and StudyError for fewer than 2 concepts.
+    Raises UsageError for an unknown name, and StudyError for a single concept.
     """
     manifest = stimuli.load_manifest(config.paths.manifest)
     suite = manifest.suite
@@ -92,7 +110,7 @@ def load_inputs(config: Config) -> AlignmentInputs:
         )
     known = list(manifest.metadata["concepts"])
     concepts = command_line.choose("concept", config.concepts, known)
-    if len(concepts) < 2:
+    if len(concepts) == 1:
         raise StudyError(
             f"{config.paths.manifest}: alignment needs at least 2 concepts, found {len(concepts)}; "
             f"give more with --concepts, or regenerate it with: {files.MAKE_MANIFEST}"
@@ -101,15 +119,14 @@ def load_inputs(config: Config) -> AlignmentInputs:
         {s.wording for s in manifest.stimuli if s.kind == "probe" and s.wording is not None}
     )
     _warn_of_few(len(concepts), len(wordings))
-    n = len(concepts)
     return AlignmentInputs(
         manifest,
         choose_variants(config, suite),
         languages,
         concepts,
         wordings,
-        inference.resample_weights(n, config.n_bootstrap, config.seed),
-        inference.permutations(n, config.n_permutations, config.seed),
+        config.n_bootstrap,
+        inference.permutations(max(1, len(concepts)), config.n_permutations, config.seed),
         config.seed,
     )
 
@@ -128,7 +145,7 @@ def choose_variants(config: Config, suite: Suite) -> list[str]:
         )
     for name in suite.default_names():
         if name not in here:
-            warn(
+            errors.warn(
                 f"variant {name} has no activations, so it and its contrasts are left out; "
                 f"make them with: {files.MAKE_ACTIVATIONS} --variants {name}"
             )
@@ -137,23 +154,21 @@ def choose_variants(config: Config, suite: Suite) -> list[str]:
 
 def _warn_of_few(concepts: int, wordings: int) -> None:
     """Warn of results that need more concepts or wordings."""
+    if not concepts:
+        errors.warn("the suite has no probes: only measures of the parallel corpus are computed")
+        return
     if concepts < MIN_CONCEPTS:
-        warn(
+        errors.warn(
             f"{concepts} concepts: p-values, intervals and commitment layers need at least "
             f"{MIN_CONCEPTS}, shapes and contrasts {MIN_SPLIT_CONCEPTS}; they are left out"
         )
     elif concepts < MIN_SPLIT_CONCEPTS:
-        warn(
+        errors.warn(
             f"{concepts} concepts: shapes and contrasts need at least {MIN_SPLIT_CONCEPTS} (two "
             "halves of 4); they are left out"
         )
     if wordings < 2:
-        warn(
+        errors.warn(
             "one wording per concept: `concept_alignment` compares different wordings; it is "
             "left out"
         )
-
-
-def warn(message: str) -> None:
-    """Print a warning to stderr."""
-    print(f"warning: {message}", file=sys.stderr)

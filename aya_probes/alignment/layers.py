@@ -1,10 +1,12 @@
-"""Rules for the commitment layer, release layer and shape of a curve (ADR-004, ADR-008)."""
+"""Rules for the commitment layer, release layer and shape of a curve (ADR-004, ADR-008,
+ADR-016)."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy import special
 
-from aya_probes.alignment import inference
+SHAPE_ALPHA = 0.02  # of the bounds of shape_label; false labels stay below 5% (docs/validation.md)
 
 
 def first_run(holds: np.ndarray, *, start: int, length: int = 3) -> int | None:
@@ -28,6 +30,21 @@ def commitment_layer(mean: np.ndarray, p: np.ndarray, *, alpha: float = 0.05) ->
     It is the smallest ℓ ≥ 1 with p ≤ alpha and A ≥ ½ max A at layers ℓ, ℓ+1 and ℓ+2.
     """
     return first_run(_shared(mean, p, alpha), start=1)
+
+
+def commitment_layers(
+    means: np.ndarray, p: np.ndarray, *, alpha: float = 0.05, length: int = 3
+) -> np.ndarray:
+    """Return the commitment layer of every resampled curve ``means [B, l]``, −1 for none.
+
+    ``p [l]`` is that of the data, so the spread is that of the half-of-the-peak condition.
+    """
+    top = np.nanmax(means, axis=1, keepdims=True)
+    holds = (p <= alpha) & (means >= top / 2)
+    runs = np.logical_and.reduce(
+        [holds[:, 1 + k : holds.shape[1] - length + 1 + k] for k in range(length)]
+    )
+    return np.where(runs.any(1), 1 + runs.argmax(1), -1)
 
 
 def release_layer(
@@ -69,38 +86,43 @@ def mismatched_commitment(similarity: np.ndarray) -> float:
     return float(held.any(axis=0)[~np.eye(n, dtype=bool)].mean())
 
 
-def shape_label(values: np.ndarray, *, seed: int, alpha: float = 0.05) -> tuple[str, int | None]:
-    """Return (label, peak layer) of the curve of A_i ``[layers 0..L, n]``.
+def shape_label(
+    curve: np.ndarray, resampled: np.ndarray, n: int, *, alpha: float = SHAPE_ALPHA
+) -> tuple[str, int | None]:
+    """Return (label, peak layer) of ``curve [l]``, layers 0..L, with ``resampled [B, l]`` of it.
 
-    One half of the concepts chooses the peak ℓ*, the other tests the rise A(ℓ*) − A(0) and the
-    decline A(ℓ*) − A(L). Then they swap, and must give the same label. With one sample for choosing
-    and testing, 11–19% of flat curves would be labelled RISE_PEAK_COLLAPSE.
+    The rise D(ℓ) − D(0) and the decline D(ℓ) − D(L) of every layer get simultaneous lower
+    confidence bounds: the largest studentised deviation of a resample from the curve, over all
+    layers and both differences (max-T), so that no layer has to be chosen first. RISE_PEAK_DECLINE
+    needs both bounds above 0 at one inner layer. ``n`` concepts were resampled; the bounds are
+    widened as a t interval is. ``alpha`` is below 5% because a bootstrap of 20 concepts is too
+    narrow: docs/validation.md measures the share of false labels.
     """
-    first, second = inference.halves(values.shape[1], seed)
-    labels = {
-        _half_label(values[:, tested], int(values[:, chosen].mean(1).argmax()), seed, alpha)
-        for chosen, tested in ((first, second), (second, first))
-    }
-    if len(labels) == 2:
-        return "UNRESOLVED", None
-    label = labels.pop()
-    return label, None if label == "FLAT" else int(values.mean(1).argmax())
+    last = len(curve) - 1
+    differences = np.stack([curve - curve[0], curve - curve[last]])
+    deviations = (
+        np.stack([resampled - resampled[:, :1], resampled - resampled[:, last:]])
+        - differences[:, None]
+    )
+    spread = deviations.std(1)
+    scale = np.where(spread > 0, spread, np.inf)
+    largest = (deviations / scale[:, None]).max(axis=(0, 2))
+    critical = float(np.quantile(largest, 1 - alpha))
+    tail = special.ndtr(-critical)
+    widened = -float(special.stdtrit(n - 1, tail)) * np.sqrt(n / (n - 1))
+    rising, falling = differences - widened * spread > 0
+    rises, falls = bool(rising.any()), bool(falling.any())
+    peak = int(curve.argmax())
+    if (rising & falling)[2 : last - 1].any():
+        return "RISE_PEAK_DECLINE", peak
+    if rises and not falls and rising[last]:
+        return "MONOTONE_RISE", peak
+    if falls and not rises and falling[0]:
+        return "MONOTONE_FALL", peak
+    return ("UNRESOLVED" if rises or falls else "FLAT"), None
 
 
-def _half_label(values: np.ndarray, peak: int, seed: int, alpha: float) -> str:
-    """Return the label of ``values [l, n]`` by sign-flip tests at ``peak``."""
-    last = len(values) - 1
-
-    def is_above(a: int, b: int) -> bool:
-        difference = values[a] - values[b]
-        p = inference.sign_flip_p(difference, count=4095, seed=seed, two_sided=False)
-        return bool(p <= alpha)
-
-    rises, falls = is_above(peak, 0), is_above(peak, last)
-    if rises and falls and 2 <= peak <= last - 2:
-        return "RISE_PEAK_COLLAPSE"
-    if rises and is_above(last, 0) and not falls:
-        return "MONOTONE_RISE"
-    if falls and is_above(0, last) and not rises:
-        return "MONOTONE_FALL"
-    return "FLAT" if not rises and not falls else "UNRESOLVED"
+def layer_interval(layers: np.ndarray, *, level: float = 0.95) -> tuple[int, int]:
+    """Return the central ``level`` interval of resampled ``layers [B]``, as whole layers."""
+    low, high = np.quantile(layers, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    return int(low), int(high)

@@ -1,7 +1,7 @@
 """Alignment measures, as functions from arrays to arrays.
 
-Axes: ``n`` concepts, ``k`` wordings, ``l`` layers, ``h`` hidden size. ADR-007
-(docs/adr/007-measures.md) defines and explains alignment A.
+Axes: ``n`` concepts, ``k`` wordings, ``l`` layers, ``h`` hidden size. ADR-007 defines alignment A,
+and ADR-016 explains why vectors are standardised first.
 """
 
 from __future__ import annotations
@@ -27,6 +27,32 @@ def mean_centre(vectors: np.ndarray) -> np.ndarray:
     noise = 1e-6 * np.abs(vectors).max(axis=-1, keepdims=True)
     largest = np.abs(centred).max(axis=-1, keepdims=True)
     return np.where(largest > noise, centred, 0.0)
+
+
+def standardise(vectors: np.ndarray) -> np.ndarray:
+    """Return ``vectors [n, k, l, h]`` mean-centred, with each dimension divided by its SD
+    (ADR-016).
+
+    Mean and SD are those of the language: over its concepts and wordings, at each layer. A
+    dimension that does not vary becomes 0. The scale does not depend on which concept a vector
+    belongs to, so a permutation test of the concepts stays exact.
+    """
+    centred = mean_centre(vectors)
+    spread = np.sqrt(np.square(centred).mean(axis=(0, 1), keepdims=True))
+    varies = spread > 1e-6 * spread.max(axis=-1, keepdims=True)
+    return np.where(varies, centred / np.where(varies, spread, 1), 0.0)
+
+
+def dominance(centred: np.ndarray, counts: Sequence[int] = (1, 3, 10)) -> np.ndarray:
+    """Return the share of squared length in the largest dimensions, ``[count, l]``.
+
+    ``centred [m, l, h]`` holds the vectors of one language. Each is scaled to length 1, and squares
+    are averaged over vectors. The share of the largest 1, 3 and 10 dimensions is near count / h if
+    no dimension rules the cosine.
+    """
+    squares = np.nanmean(np.square(unit(centred)), axis=0)  # [l, h]
+    largest = np.cumsum(-np.sort(-squares, axis=-1), axis=-1)
+    return np.stack([largest[:, min(count, largest.shape[1]) - 1] for count in counts])
 
 
 def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -68,19 +94,76 @@ def wording_mean(cosine: np.ndarray, *, same_wording: bool) -> np.ndarray:
     return cosine[..., chosen, :, :].mean(axis=-3)
 
 
-def alignment(similarity: np.ndarray) -> np.ndarray:
+def alignment(similarity: np.ndarray, centred_on: int | None = None) -> np.ndarray:
     """Return A_i ``[…, n]`` of ``similarity`` C ``[…, n, n]`` (ADR-007); chance is 0.
 
-    A_i = (n − 1)/n · (C_ii − ½(row mean + column mean over j ≠ i)). The factor removes the bias of
-    mean-centring on the same n concepts. Raises ValueError for fewer than 2 concepts.
+    A_i = (N − 1)/N · (C_ii − ½(row mean + column mean over j ≠ i)). N is ``centred_on``, the number
+    of concepts whose mean was subtracted, by default n; the factor removes the bias of that
+    centring. Raises ValueError for fewer than 2 concepts.
     """
     n = similarity.shape[-1]
     if n < 2:
         raise ValueError("alignment needs at least 2 concepts")
+    total = centred_on or n
     diagonal = np.diagonal(similarity, axis1=-2, axis2=-1)
     rows = (similarity.sum(-1) - diagonal) / (n - 1)
     columns = (similarity.sum(-2) - diagonal) / (n - 1)
-    return (diagonal - (rows + columns) / 2) * (n - 1) / n
+    return (diagonal - (rows + columns) / 2) * (total - 1) / total
+
+
+def alignment_within(
+    similarity: np.ndarray, blocks: np.ndarray, centred_on: int | None = None
+) -> np.ndarray:
+    """Return A_i ``[…, m]`` against mismatches of the same block only, such as the same category.
+
+    ``blocks [n]`` labels the concepts. The m concepts are those whose block has another member, in
+    order. The formula is that of ``alignment``, with j over the other members of i's block.
+    """
+    n = similarity.shape[-1]
+    peers = (blocks[:, None] == blocks[None]) & ~np.eye(n, dtype=bool)
+    kept = peers.any(1)
+    counts = np.where(kept, peers.sum(1), 1)
+    total = centred_on or n
+    diagonal = np.diagonal(similarity, axis1=-2, axis2=-1)
+    rows = np.where(peers, similarity, 0).sum(-1) / counts
+    columns = np.where(peers, similarity, 0).sum(-2) / counts
+    return ((diagonal - (rows + columns) / 2) * (total - 1) / total)[..., kept]
+
+
+def disattenuated(cross: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return cross / √(left · right), NaN unless both ceilings are positive (Spearman 1904).
+
+    ``cross`` is alignment between two languages, ``left`` and ``right`` the alignment of different
+    wordings within each: the largest value that noise lets ``cross`` have (ADR-016).
+    """
+    known = (left > 0) & (right > 0)
+    return np.where(known, cross / np.sqrt(np.where(known, left * right, 1)), np.nan)
+
+
+def csls(similarity: np.ndarray, neighbours: int = 10) -> np.ndarray:
+    """Return 2C − r_row − r_column of ``similarity`` C ``[n, n]`` (Conneau et al. 2018).
+
+    r is the mean of a row's or column's ``neighbours`` largest values: it lowers the similarity of
+    hubs, which are near to everything.
+    """
+    top = min(neighbours, len(similarity))
+    rows = np.partition(similarity, -top, axis=1)[:, -top:].mean(1)
+    columns = np.partition(similarity, -top, axis=0)[-top:].mean(0)
+    return 2 * similarity - rows[:, None] - columns[None]
+
+
+def hub_skew(similarity: np.ndarray, neighbours: int = 10) -> float:
+    """Return the skewness of how often a column is among a row's nearest ``neighbours``.
+
+    ``similarity [n, n]``. Near 0 without hubs (Radovanović et al. 2010); NaN if undefined.
+    """
+    if np.isnan(similarity).any():
+        return float("nan")
+    top = min(neighbours, len(similarity))
+    nearest = np.argpartition(similarity, -top, axis=1)[:, -top:]
+    counts = np.bincount(nearest.ravel(), minlength=len(similarity)).astype(float)
+    spread = counts.std()
+    return float((((counts - counts.mean()) / spread) ** 3).mean()) if spread > 0 else 0.0
 
 
 def separation(similarity: np.ndarray) -> np.ndarray:
@@ -152,12 +235,13 @@ def gram(vectors: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def unbiased_cka(k: np.ndarray, m: np.ndarray) -> tuple[float, float]:
-    """Return unbiased linear CKA of two ``gram`` matrices, and its jackknife standard error.
+def unbiased_cka(k: np.ndarray, m: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return unbiased linear CKA of two ``gram`` matrices, and its jackknife pseudo-values ``[n]``.
 
     CKA (Kornblith et al. 2019) is computed from unbiased HSIC (Song et al. 2012), which is 0 in
-    expectation for independent vectors at any n. NaN for constant vectors; the error is NaN for
-    n < 5. Raises ValueError for n < 4.
+    expectation for independent vectors at any n. Pseudo-value i is n·CKA − (n − 1)·CKA without item
+    i; the standard deviation of their mean is the jackknife error. NaN for constant vectors; the
+    pseudo-values are NaN for n < 5. Raises ValueError for n < 4.
     """
     n = len(k)
     if n < 4:
@@ -165,11 +249,11 @@ def unbiased_cka(k: np.ndarray, m: np.ndarray) -> tuple[float, float]:
     cross, same_k, same_m = _hsic(k, m), _hsic(k, k), _hsic(m, m)
     scale = same_k[0] * same_m[0]
     if not scale > 0:
-        return float("nan"), float("nan")
+        return float("nan"), np.full(n, np.nan)
     product = same_k[1] * same_m[1]
     without = cross[1] / np.sqrt(np.where(product > 0, product, np.nan))
-    error = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
-    return cross[0] / np.sqrt(scale), float(error)
+    whole = cross[0] / np.sqrt(scale)
+    return float(whole), n * whole - (n - 1) * without
 
 
 def sampled_alignment(

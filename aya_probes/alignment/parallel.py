@@ -1,22 +1,29 @@
-"""Alignment on the parallel corpus: sentence retrieval and unbiased CKA, with 95% intervals.
+"""Alignment on the parallel corpus: sentence alignment, retrieval and unbiased CKA (ADR-016).
 
-Vectors are ``content_mean``, mean-centred by language and layer. Only the pivot and one other
-language are in memory at a time.
+Vectors are ``content_mean``, standardised by language and layer; the same measures on vectors that
+are only mean-centred have the suffix ``_raw``. Sentences of one document resemble each other, so
+intervals resample documents. Only the pivot and one other language are in memory at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
-from aya_probes.alignment import measures
+from aya_probes.alignment import estimates, inference, measures
+from aya_probes.alignment.inputs import AlignmentInputs
 from aya_probes.extraction import store
 from aya_probes.files import finite
 from aya_probes.results.curves import (
+    HUB_SKEW,
+    PARALLEL_ALIGNMENT,
     PARALLEL_CKA,
+    PARALLEL_CSLS,
     PARALLEL_RETRIEVAL,
+    RAW,
     Curve,
     CurveKey,
     number,
@@ -25,8 +32,11 @@ from aya_probes.results.curves import (
 from aya_probes.stimuli import Manifest
 
 MIN_ITEMS = 5  # the jackknife of unbiased CKA needs this many
+MIN_DOCUMENTS = 4  # intervals need this many
 POOLING = "content_mean"
 NORMAL_95 = float(special.ndtri(0.975))
+
+Items = dict[tuple[str, str], np.ndarray]  # (measure, language) -> values [layer, item]
 
 
 def corpus_ids(manifest: Manifest) -> dict[str, list[str]]:
@@ -38,63 +48,122 @@ def corpus_ids(manifest: Manifest) -> dict[str, list[str]]:
     return ids
 
 
-def retrieval_curve(won: np.ndarray) -> Curve:
-    """Return the rate of two-way retrieval ``won [layer, n]`` with Wilson's 95% interval."""
-    n = won.shape[1]
-    bounds = [
-        stats.binomtest(int(layer.sum()), n).proportion_ci(method="wilson")
-        if np.isfinite(layer).all()
-        else (np.nan, np.nan)
-        for layer in won
-    ]
-    return _curve(won.mean(1), np.array(bounds), n, finite(1 / (2 * n - 1), 5))
+@dataclass(frozen=True)
+class _Bounds:
+    """The intervals of values per item, with whole documents resampled."""
+
+    documents: np.ndarray  # of each item, from 0
+    weights: np.ndarray | None  # resamples of the documents [B, G]; None for too few
+
+    def alignment(self, table: np.ndarray) -> Curve:
+        """Return the mean of ``table [layer, n]`` with bootstrap intervals."""
+        if self.weights is None:
+            return estimates.mean_curve(table, None, n=table.shape[1])
+        bounds = inference.group_interval(table, self.documents, self.weights)
+        return estimates.bounded(table.mean(1), *bounds, n=table.shape[1])
+
+    def error(self, table: np.ndarray) -> np.ndarray:
+        """Return the standard error of the mean ``[layer]`` of ``table [layer, n]``."""
+        sums = inference.group_sums(table - table.mean(1, keepdims=True), self.documents)
+        groups, n = sums.shape[1], table.shape[1]
+        return np.asarray(np.sqrt((sums**2).sum(1) * groups / max(1, groups - 1)) / n)
+
+    def retrieval(self, won: np.ndarray) -> Curve:
+        """Return the rate of ``won [layer, n]`` with Wilson's interval for clustered items.
+
+        n is divided by the design effect: the variance over documents, by that of independent items
+        (at least 1).
+        """
+        n, rate = won.shape[1], won.mean(1)
+        plain = rate * (1 - rate) / n
+        effect = np.maximum(1, self.error(won) ** 2 / np.where(plain > 0, plain, np.inf))
+        size, z = n / effect, NORMAL_95
+        centre = (rate + z**2 / (2 * size)) / (1 + z**2 / size)
+        margin = z * np.sqrt(rate * (1 - rate) / size + z**2 / (4 * size**2)) / (1 + z**2 / size)
+        chance = finite(1 / (2 * n - 1), 5)
+        low, high = np.maximum(0, centre - margin), np.minimum(1, centre + margin)
+        return estimates.bounded(rate, low, high, n=n, chance=chance)
+
+    def cka(self, whole: np.ndarray, pseudo: np.ndarray) -> Curve:
+        """Return CKA ``whole [layer]`` with jackknife intervals, of pseudo-values ``[layer,
+        n]``."""
+        margin = NORMAL_95 * self.error(pseudo)
+        return estimates.bounded(whole, whole - margin, whole + margin, n=pseudo.shape[1])
 
 
-def cka_curve(table: np.ndarray, n: int) -> Curve:
-    """Return CKA with its 95% interval, of ``table [layer, (estimate, jackknife error)]``."""
-    estimate, error = table.T
-    margin = NORMAL_95 * error
-    return _curve(estimate, np.stack([estimate - margin, estimate + margin], axis=1), n, None)
-
-
-def _curve(mean: np.ndarray, bounds: np.ndarray, n: int, chance: float | None) -> Curve:
-    """Return a curve of ``mean [layer]`` and ``bounds [layer, 2]``, final_norm last."""
-    last = values(bounds[-1])
-    return Curve(
-        values(mean[:-1]),
-        number(mean[-1]),
-        values(bounds[:-1, 0]),
-        values(bounds[:-1, 1]),
-        final_norm_interval=(last[0], last[1]),
-        n=n,
-        chance=chance,
-    )
+def standardised(vectors: np.ndarray) -> np.ndarray:
+    """Return ``vectors [n, h]`` of one layer standardised (``measures.standardise``)."""
+    return np.asarray(measures.standardise(vectors[:, None, None])[:, 0, 0])
 
 
 def measure(
-    loaded: store.Activations, manifest: Manifest, others: Sequence[str], variant: str
-) -> dict[CurveKey, Curve]:
-    """Return retrieval and CKA of every language with the pivot; empty below 5 items."""
-    ids, pivot = corpus_ids(manifest), manifest.suite.pivot
+    loaded: store.Activations, task: AlignmentInputs, variant: str
+) -> tuple[dict[CurveKey, Curve], Items]:
+    """Return the curves of every language with the pivot, and the values of its items.
+
+    Both are empty below 5 items.
+    """
+    ids, pivot = corpus_ids(task.manifest), task.suite.pivot
     if len(ids.get(pivot, ())) < MIN_ITEMS:
-        return {}
-    n = len(ids[pivot])
-    anchor = loaded.take(POOLING, ids[pivot])
-    anchor -= anchor.mean(0)
-    depth = anchor.shape[1]
-    grams = [measures.gram(anchor[:, layer]).astype(np.float32) for layer in range(depth)]
-    curves = {}
-    for code in others:
+        return {}, {}
+    groups = int(task.documents.max()) + 1
+    weights = task.weights(groups) if groups >= MIN_DOCUMENTS else None
+    bounds = _Bounds(task.documents, weights)
+    anchor = _Anchor(loaded.take(POOLING, ids[pivot]))
+    curves: dict[CurveKey, Curve] = {}
+    items: Items = {}
+    for code in task.others:
         other = loaded.take(POOLING, ids[code])
-        other -= other.mean(0)
-        won, cka = [], []
-        for layer, gram in enumerate(grams):
-            a, b = measures.unit(anchor[:, layer]), measures.unit(other[:, layer])
-            won.append(measures.retrieval(a @ b.T)["two_way"])
-            cka.append(measures.unbiased_cka(gram, measures.gram(other[:, layer])))
-        for name, curve in (
-            (PARALLEL_RETRIEVAL, retrieval_curve(np.array(won))),
-            (PARALLEL_CKA, cka_curve(np.array(cka), n)),
-        ):
-            curves[CurveKey(POOLING, name, variant, pivot, code)] = curve
-    return curves
+        for suffix in ("", RAW):
+            for name, curve, table in _language(anchor, other, suffix, bounds):
+                curves[CurveKey(POOLING, name + suffix, variant, pivot, code)] = curve
+                if table is not None:
+                    items[name + suffix, code] = table.astype(np.float32)
+    return curves, items
+
+
+class _Anchor:
+    """The pivot's vectors, with its Gram matrices for both scalings."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.vectors = vectors
+        self.grams = {
+            suffix: [
+                measures.gram(scaled(vectors[:, layer], suffix)).astype(np.float32)
+                for layer in range(vectors.shape[1])
+            ]
+            for suffix in ("", RAW)
+        }
+
+
+def scaled(vectors: np.ndarray, suffix: str) -> np.ndarray:
+    """Return ``vectors [n, h]`` standardised, or mean-centred for the suffix ``_raw``."""
+    return vectors - vectors.mean(0) if suffix else standardised(vectors)
+
+
+def _language(
+    anchor: _Anchor, other: np.ndarray, suffix: str, bounds: _Bounds
+) -> Iterator[tuple[str, Curve, np.ndarray | None]]:
+    """Yield the name, the curve and the item values (if they are kept) of each measure."""
+    aligned, won, scaled_won, whole, pseudo, skew = [], [], [], [], [], []
+    for layer, gram in enumerate(anchor.grams[suffix]):
+        a, b = (scaled(v[:, layer], suffix) for v in (anchor.vectors, other))
+        similarity = measures.unit(a) @ measures.unit(b).T
+        aligned.append(measures.alignment(similarity))
+        won.append(measures.retrieval(similarity)["two_way"])
+        skew.append(measures.hub_skew(similarity))
+        if not suffix:
+            scaled_won.append(measures.retrieval(measures.csls(similarity))["two_way"])
+        cka, values_of_items = measures.unbiased_cka(gram, measures.gram(b))
+        whole.append(cka)
+        pseudo.append(values_of_items)
+    table = np.array(aligned)
+    yield PARALLEL_ALIGNMENT, bounds.alignment(table), table
+    table = np.array(won)
+    yield PARALLEL_RETRIEVAL, bounds.retrieval(table), table
+    if not suffix:
+        yield PARALLEL_CSLS, bounds.retrieval(np.array(scaled_won)), None
+    table = np.array(pseudo)
+    yield PARALLEL_CKA, bounds.cka(np.array(whole), table), table
+    skews = np.array(skew)
+    yield HUB_SKEW, Curve(values(skews[:-1]), number(skews[-1]), n=len(other)), None

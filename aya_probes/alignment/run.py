@@ -11,23 +11,26 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from aya_probes import files, project
+from aya_probes import errors, files, project
 from aya_probes.alignment import cells, commitment, contrasts
-from aya_probes.alignment.contrasts import Draws
-from aya_probes.alignment.inputs import AlignmentInputs, Config, load_inputs, warn
+from aya_probes.alignment.contrasts import Draws, Table
+from aya_probes.alignment.inputs import AlignmentInputs, Config, load_inputs
 from aya_probes.errors import StudyError
 from aya_probes.extraction import store
 from aya_probes.extraction.store import Activations
 from aya_probes.results import alignment as results_file
 from aya_probes.results import tables
 from aya_probes.results.alignment import Results
-from aya_probes.results.curves import COSINE, PRIMARY
+from aya_probes.results.curves import CONCEPT, COSINE, ITEM_MEASURES, PRIMARY, RAW
 from aya_probes.results.run_info import Provenance, RunInfo, VariantProvenance
 from aya_probes.results.tables import Contrast, Layers
 from aya_probes.run_folder import RunPaths
 
 # Raise this number when the same activations would give other results (ADR-012).
-ANALYSIS_VERSION = 4
+ANALYSIS_VERSION = 5
+
+
+CONTRASTED = (CONCEPT, *ITEM_MEASURES)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def run(config: Config) -> tuple[Results, bool]:
 def analyse(task: AlignmentInputs, info: RunInfo, opened: Mapping[str, Activations]) -> Analysis:
     """Measure every variant, then compare them."""
     results, layers = Results(info), list[Layers]()
-    aligned: dict[tuple[str, str], np.ndarray] = {}
+    tables: dict[str, dict[tuple[str, str], np.ndarray]] = {}
     # With one BLAS thread the results do not depend on the number of cores; it is also faster.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", RuntimeWarning)  # warn_undefined names the NaN cells
@@ -73,16 +76,37 @@ def analyse(task: AlignmentInputs, info: RunInfo, opened: Mapping[str, Activatio
             shapes = commitment.find_shapes(task, variant, measured)
             results = results.merged(dataclasses.replace(measured.to_results(info), shapes=shapes))
             layers += commitment.commitment_table(task, variant, measured)
-            aligned |= {(variant, code): curve for code, curve in measured.aligned.items()}
+            for (name, code), table in {**measured.aligned, **measured.items}.items():
+                tables.setdefault(name, {})[variant, code] = table
+        differences = compare(task, results, tables)
     warn_undefined(results)
-    differences = contrasts.contrast_table(
-        [task.suite.variant(name) for name in task.variants],
-        task.others,
-        aligned,
-        untestable_languages(results),
-        Draws(task.weights, len(task.orders), task.seed),
-    )
     return Analysis(results, layers, differences)
+
+
+def compare(
+    task: AlignmentInputs,
+    results: Results,
+    tables: Mapping[str, Mapping[tuple[str, str], np.ndarray]],
+) -> list[Contrast]:
+    """Return the contrasts of every measure with values per concept or per corpus item."""
+    variants = [task.suite.variant(name) for name in task.variants]
+    found = []
+    for name, values in tables.items():
+        if name.removesuffix(RAW) not in CONTRASTED:
+            continue
+        of_concepts = name.removesuffix(RAW) == CONCEPT
+        groups = np.arange(len(task.concepts)) if of_concepts else task.documents
+        weights = task.weights(int(groups.max()) + 1)
+        if weights is None:
+            continue
+        found += contrasts.contrast_table(
+            variants,
+            task.others,
+            Table(name, values, groups),
+            untestable_languages(results) if of_concepts else (),
+            Draws(weights, len(task.orders), task.seed),
+        )
+    return found
 
 
 def describe_run(
@@ -172,6 +196,8 @@ def _up_to_date(paths: RunPaths, inputs_sha256: str) -> Results | None:
 def untestable_languages(results: Results) -> set[str]:
     """Return the languages that are untestable on ``span_mean`` in any variant."""
     info = results.info
+    if not info.concepts:
+        return set()
     return {c for v in info.variants for c in info.others if results.is_untestable(v, c)}
 
 
@@ -185,7 +211,7 @@ def warn_undefined(results: Results) -> None:
             where.setdefault(key.variant, []).append(key.right)
     for (pooling, measure, missing_layers), variants in undefined.items():
         named = "; ".join(f"{name}: {', '.join(codes)}" for name, codes in variants.items())
-        warn(
+        errors.warn(
             f"{measure} on {pooling} is undefined (constant or zero vectors) at layers "
             f"{missing_layers} of {named}"
         )
@@ -193,6 +219,9 @@ def warn_undefined(results: Results) -> None:
 
 def _save_token_audit(task: AlignmentInputs, paths: RunPaths) -> None:
     """Write the tokens of the probes for the page, from the first variant."""
+    if not task.concepts:
+        files.save_json(paths.token_audit, {"variant": task.variants[0], "probes": {}}, indent=None)
+        return
     tokens = files.load_json(
         store.variant_dir(paths, task.variants[0]) / "tokens.json", files.MAKE_ACTIVATIONS
     )
@@ -210,18 +239,41 @@ def _save_token_audit(task: AlignmentInputs, paths: RunPaths) -> None:
 
 
 def summary(results: Results) -> str:
-    """Return the lines that the stage prints: the untestable cells, and the size of the run."""
+    """Return the lines that the stage prints: identical inputs, and the size of the run."""
     info, lines = results.info, []
     for pooling in dict.fromkeys(key[0] for key in results.inputs):
         cells_here = [(v, c) for v in info.variants for c in info.others]
         void = [(v, c) for v, c in cells_here if results.is_untestable(v, c, pooling)]
-        named = dict.fromkeys(
-            f"{code} {results.input_share(variant, code, pooling).share:.0%}"
-            for variant, code in void
-        )
+        shares = {(v, c): results.input_share(v, c, pooling).share for v, c in cells_here}
+        named = dict.fromkeys(f"{c} {share:.0%}" for (_, c), share in shares.items() if share)
         lines.append(
             f"untestable on {pooling}: {len(void)} of {len(cells_here)} cells"
-            + (f" (identical inputs: {', '.join(named)} of the concepts)" if void else "")
+            + (f" (identical inputs: {', '.join(named)} of the concepts)" if named else "")
         )
-    lines.append(f"{len(info.variants)} variants x {len(info.others)} languages, {info.n} concepts")
+    size = f"{info.n} concepts" if info.concepts else f"{info.parallel_corpus['items']} items"
+    lines.append(f"{len(info.variants)} variants x {len(info.others)} languages, {size}")
+    lines += disagreements(results)
     return "\n".join(lines)
+
+
+def disagreements(results: Results, alpha: float = 0.05) -> list[str]:
+    """Return, in words, where the standardised and the raw measure disagree about alignment."""
+    info, found = results.info, []
+    for measure in PRIMARY:
+        for variant in info.variants:
+            verdicts: dict[bool, list[str]] = {True: [], False: []}
+            for code in info.others:
+                curves = (results.curve(measure + suffix, variant, code) for suffix in ("", RAW))
+                robust, raw = (
+                    bool(c is not None and (c.array("p")[1:] <= alpha).any()) for c in curves
+                )
+                if robust != raw:
+                    verdicts[robust].append(code)
+            for robust, codes in verdicts.items():
+                if codes:
+                    found.append(
+                        f"{measure}, {variant}: "
+                        f"{'established' if robust else 'not established'} for {', '.join(codes)}, "
+                        f"but {'not ' if robust else ''}established on raw vectors"
+                    )
+    return found

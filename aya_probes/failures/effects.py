@@ -1,4 +1,4 @@
-"""Effects: how far a perturbation moves a text away from the pivot sentence with its meaning.
+"""Effects: how far a perturbation moves a text away from what its parent's meaning has elsewhere.
 
 ::
 
@@ -6,10 +6,13 @@
     effect(v) = mean over layers of A(text) - A(parent), on the vectors of variant v
     delta     = effect(regional variant) - effect(reference variant)
 
-x is the content_mean vector of the text or of its parent, minus the mean of its language's probes.
-own is the pivot sentence with the parent's concept and wording. other_j are the negatives, the
-n - 1 pivot sentences of the other concepts in that wording. The layers are the peak of
-``sentence_alignment`` on the reference variant in the parent's language, and two on either side.
+x is the content_mean vector of the text or of its parent, standardised by its language's probes
+(ADR-016). own is the anchor of the parent's concept and wording, and other_j, the negatives, are
+those of the n - 1 other concepts. An anchor is the mean of the unit vectors of that sentence in all
+languages of the suite but the parent's own and those that are mixed into the text: a text gains
+nothing by words that it borrows from a language that it is compared with (ADR-015). The effect
+against the pivot alone is measured beside it. The layers are the peak of ``sentence_alignment`` on
+the reference variant in the parent's language, and two on either side.
 
 A is ``alignment.measures.alignment`` for one row of the similarity matrix, without half of the
 column mean. That term is the same for a text and its parent, so it cancels.
@@ -46,6 +49,11 @@ class Effects:
     """Effects ``[case]``."""
     draws: np.ndarray
     """Effects with resampled negatives ``[case, resample]``."""
+    pivot: np.ndarray
+    """Effects against the pivot's sentence alone ``[case]``."""
+    levels: np.ndarray
+    """A of the text and of its parent, against the anchor and against the pivot ``[case, 2,
+    2]``."""
 
 
 class ProbeGrid(NamedTuple):
@@ -85,16 +93,53 @@ def take_probes(manifest: Manifest, loaded: Activations, language: str) -> np.nd
     return vectors.reshape(len(grid.concepts), len(grid.wordings), *vectors.shape[1:])
 
 
-def find_peaks(manifest: Manifest, loaded: Activations) -> dict[str, int]:
+class Space:
+    """The standardised probes of one variant, which texts are compared with."""
+
+    def __init__(self, manifest: Manifest, loaded: Activations) -> None:
+        self.pivot = manifest.suite.pivot
+        self.grid = list_probes(manifest, self.pivot)
+        self._scales: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self.units: dict[str, np.ndarray] = {}
+        """Unit vectors ``[concept, wording, layer, hidden]`` by language."""
+        for code in manifest.suite.languages:
+            vectors = take_probes(manifest, loaded, code)
+            centred = vectors - vectors.mean((0, 1), keepdims=True)
+            self._scales[code] = (
+                vectors.mean((0, 1)),
+                np.sqrt(np.square(centred).mean((0, 1))),
+            )
+            self.units[code] = measures.unit(measures.standardise(vectors))
+
+    def place(self, vectors: np.ndarray, language: str, window: slice) -> np.ndarray:
+        """Return unit vectors ``[text, layer, hidden]``, standardised by the language.
+
+        ``vectors`` are texts at the layers of ``window``.
+        """
+        mean, spread = (part[window] for part in self._scales[language])
+        varies = spread > 1e-6 * spread.max(-1, keepdims=True)
+        scaled = np.where(varies, (vectors - mean) / np.where(varies, spread, 1), 0)
+        return measures.unit(scaled)
+
+    def anchors(self, languages: Sequence[str], wording: int, window: slice) -> np.ndarray:
+        """Return the anchors of all concepts ``[concept, layer, hidden]``, of length 1."""
+        mean = np.mean([self.units[code][:, wording, window] for code in languages], axis=0)
+        return measures.unit(mean)
+
+
+def anchor_languages(case: Stimulus, languages: Sequence[str]) -> list[str]:
+    """Return the languages of a case's anchor: neither the parent's own nor a mixed one."""
+    used = {case.language, *(tag.split("-")[0] for tag in case.mixed or ())}
+    used.add((case.tag or case.language).split("-")[0])
+    return [code for code in languages if code not in used]
+
+
+def find_peaks(space: Space) -> dict[str, int]:
     """Return, by language, the layer 1..L of the largest ``sentence_alignment`` with the pivot."""
-    grids = {
-        code: measures.mean_centre(take_probes(manifest, loaded, code))
-        for code in manifest.suite.languages
-    }
-    pivot = grids[manifest.suite.pivot]
     peaks = {}
-    for code, grid in grids.items():
-        matrix = measures.wording_mean(measures.cosines(pivot, grid), same_wording=True)
+    for code, grid in space.units.items():
+        cosines = measures.cosines(space.units[space.pivot], grid)
+        matrix = measures.wording_mean(cosines, same_wording=True)
         peaks[code] = 1 + int(measures.alignment(matrix).mean(1)[1:-1].argmax())
     return peaks
 
@@ -105,39 +150,36 @@ def list_layers(peak: int, last_layer: int) -> range:
 
 
 def measure_effects(
-    manifest: Manifest,
+    space: Space,
     loaded: Activations,
     cases: Sequence[Stimulus],
     peaks: Mapping[str, int],
     seed: int,
 ) -> Effects:
     """Return the effects of all cases on one variant; ``peaks`` are layers by language."""
-    pivot = manifest.suite.pivot
-    ids, concepts, wordings = list_probes(manifest, pivot)
-    means = {
-        code: loaded.take(POOLING, list_probes(manifest, code).ids).mean(0)
-        for code in {pivot, *(case.language for case in cases)}
-    }
-    probes = measures.unit(take_probes(manifest, loaded, pivot) - means[pivot])
+    _, concepts, wordings = space.grid
     weights = inference.resample_weights(len(concepts) - 1, RESAMPLES, seed)
-    shrink = (len(concepts) - 1) / len(concepts)
-    value, draws = np.empty(len(cases)), np.empty((len(cases), RESAMPLES))
+    count = len(cases)
+    value, pivot, draws = np.empty(count), np.empty(count), np.empty((count, RESAMPLES))
+    levels = np.empty((count, 2, 2))
     for n, case in enumerate(cases):
         layers = list_layers(peaks[case.language], loaded.plan.layer_count - 2)
         window = slice(layers.start, layers.stop)
-        texts = loaded.take(POOLING, [case.stimulus_id, str(case.parent_id)])
-        texts = measures.unit(texts - means[case.language])[:, window]
-        position = ids.index(f"{case.item_id}-{pivot}-{case.wording}")
-        concept, wording = divmod(position, len(wordings))
-        own = probes[concept, wording, window]
-        others = [other for other in range(len(concepts)) if other != concept]
-        negatives = probes[others, wording][:, window]
-        matched = np.einsum("tlh,lh->t", texts, own) / len(layers)
-        mismatched = np.einsum("tlh,jlh->tj", texts, negatives) / len(layers)
-        gain, drift = matched[0] - matched[1], (mismatched[0] - mismatched[1]) / 2
-        value[n] = shrink * (gain - drift.mean())
+        texts = loaded.take(POOLING, [case.stimulus_id, str(case.parent_id)])[:, window]
+        texts = space.place(texts, case.language, window)
+        concept, wording = concepts.index(case.item_id), wordings.index(int(case.wording or 0))
+        against = []
+        for languages in (anchor_languages(case, list(space.units)), [space.pivot]):
+            anchors = space.anchors(languages, wording, window)
+            found = np.einsum("tlh,jlh->tj", texts, anchors) / len(layers)  # [text, concept]
+            against.append((found[:, concept], np.delete(found, concept, axis=1)))
+        shrink = (len(concepts) - 1) / len(concepts)
+        levels[n] = [shrink * (own - others.mean(1) / 2) for own, others in against]
+        (own, others), _ = against
+        gain, drift = own[0] - own[1], (others[0] - others[1]) / 2
+        value[n], pivot[n] = levels[n, :, 0] - levels[n, :, 1]
         draws[n] = shrink * (gain - drift @ weights.T)
-    return Effects(value, draws)
+    return Effects(value, draws, pivot, levels)
 
 
 def find_best_variants(effects: Mapping[str, Effects]) -> list[list[str]]:

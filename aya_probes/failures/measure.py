@@ -11,7 +11,7 @@ from aya_probes.extraction.store import Activations
 from aya_probes.failures import effects, labels
 from aya_probes.failures.edge_cases import Candidate
 from aya_probes.failures.labels import UNATTRIBUTED, Text
-from aya_probes.results.failures import FailureCase
+from aya_probes.results.failures import BorrowedWords, FailureCase
 from aya_probes.stimuli import Manifest, Stimulus
 
 
@@ -23,6 +23,8 @@ class Inputs:
     """The stimuli."""
     cases: tuple[Stimulus, ...]
     """The perturbed texts among them."""
+    controls: tuple[Stimulus, ...]
+    """The borrowed words of perturbed texts, alone."""
     changes: dict[str, str]
     """Description of the change, by stimulus id."""
     terms: dict[str, list[str]]
@@ -47,6 +49,7 @@ class _Pair:
     labels: str
     no_op: bool
     layers: str
+    anchor: str
 
 
 def measure_candidates(inputs: Inputs, seed: int) -> list[Candidate]:
@@ -54,9 +57,10 @@ def measure_candidates(inputs: Inputs, seed: int) -> list[Candidate]:
     if not inputs.cases:
         return []
     manifest = inputs.manifest
-    peaks = effects.find_peaks(manifest, inputs.activations[inputs.reference])
+    spaces = {n: effects.Space(manifest, loaded) for n, loaded in inputs.activations.items()}
+    peaks = effects.find_peaks(spaces[inputs.reference])
     measured = {
-        name: effects.measure_effects(manifest, loaded, inputs.cases, peaks, seed)
+        name: effects.measure_effects(spaces[name], loaded, inputs.cases, peaks, seed)
         for name, loaded in inputs.activations.items()
     }
     best = effects.find_best_variants(measured)
@@ -99,6 +103,7 @@ def _label_pairs(inputs: Inputs, peaks: Mapping[str, int]) -> Iterator[_Pair]:
             ";".join(found) or UNATTRIBUTED,
             tokens["token_ids"] == parent_tokens["token_ids"],
             f"{layers[0]}-{layers[-1]}",
+            "+".join(effects.anchor_languages(case, inputs.manifest.suite.languages)),
         )
 
 
@@ -121,15 +126,62 @@ def _compare(
             variant=variant,
             reference_variant=reference,
             category=case.category or UNATTRIBUTED,
+            subtype=case.subtype or "",
+            mixed="+".join(case.mixed or ()),
+            anchor=pair.anchor,
             labels=pair.labels,
             effect=float(ours.value[n]),
             reference_effect=float(theirs.value[n]),
             delta=float(ours.value[n] - theirs.value[n]),
             lower=float(lower[n]),
             upper=float(upper[n]),
+            pivot_effect=float(ours.pivot[n]),
+            pivot_delta=float(ours.pivot[n] - theirs.pivot[n]),
             layers=pair.layers,
             pooling=effects.POOLING,
             verdict=effects.decide_verdict(pair.no_op, lower[n], upper[n]),
             input=case.text,
             parent=pair.parent,
         )
+
+
+def measure_borrowed(inputs: Inputs, seed: int) -> list[BorrowedWords]:
+    """Return how much alignment the borrowed words of perturbed texts have alone.
+
+    One record for each language, subtype and variant: mean A of the parents, of the perturbed texts
+    and of their borrowed words, against the anchor and against the pivot.
+    """
+    if not inputs.controls:
+        return []
+    changed = {case.stimulus_id: case for case in inputs.cases}
+    pairs = [(c, changed[c.stimulus_id.removesuffix("-borrowed")]) for c in inputs.controls]
+    spaces = {n: effects.Space(inputs.manifest, found) for n, found in inputs.activations.items()}
+    peaks = effects.find_peaks(spaces[inputs.reference])
+    found = []
+    for variant, loaded in inputs.activations.items():
+        alone, mixed = (
+            effects.measure_effects(spaces[variant], loaded, [p[k] for p in pairs], peaks, seed)
+            for k in (0, 1)
+        )
+        groups: dict[tuple[str, str], list[int]] = {}
+        for n, (control, _) in enumerate(pairs):
+            groups.setdefault((control.language, control.subtype or ""), []).append(n)
+        for (language, subtype), members in sorted(groups.items()):
+            words, texts = alone.levels[members], mixed.levels[members]
+            anchor, pivot = (
+                (texts[:, k, 1].mean(), texts[:, k, 0].mean(), words[:, k, 0].mean())
+                for k in (0, 1)
+            )
+            tags = dict.fromkeys(tag for n in members for tag in pairs[n][0].mixed or ())
+            found.append(
+                BorrowedWords(
+                    variant,
+                    language,
+                    subtype,
+                    "+".join(tags),
+                    len(members),
+                    *map(float, anchor),
+                    *map(float, pivot),
+                )
+            )
+    return found

@@ -9,19 +9,26 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aya_probes import command_line, files, probes, project, stimuli, suites
+from aya_probes import command_line, files, project, stimuli, suites
 from aya_probes.errors import StudyError
 from aya_probes.extraction import plan, store
 from aya_probes.failures import category_tests, edge_cases, effects
 from aya_probes.failures.edge_cases import Candidate
 from aya_probes.failures.labels import CATEGORIES, UNATTRIBUTED
-from aya_probes.failures.measure import Inputs, measure_candidates
+from aya_probes.failures.measure import Inputs, measure_borrowed, measure_candidates
+from aya_probes.perturbations import Pairs, load_perturbations
 from aya_probes.results import failures
-from aya_probes.results.failures import CategoryTest, EdgeCaseFile, EdgeCaseInfo, FailureCase
+from aya_probes.results.failures import (
+    BorrowedWords,
+    CategoryTest,
+    EdgeCaseFile,
+    EdgeCaseInfo,
+    FailureCase,
+)
 from aya_probes.run_folder import RunPaths
 from aya_probes.stimuli import Manifest
 
-FAILURES_VERSION = 1  # raise this number when the same activations would give other results
+FAILURES_VERSION = 2  # raise this number when the same activations would give other results
 _NOTE = (
     "Cases are the largest differences of many, and their intervals cover the choice of "
     "negatives only: no claim about a category follows (see failure_tests.csv)."
@@ -52,7 +59,9 @@ class FailureResults:
     cases: tuple[FailureCase, ...]
     """Every perturbed text on every regional variant."""
     tests: tuple[CategoryTest, ...]
-    """One test for each category, language and regional variant."""
+    """One test for each category, language and regional variant, then for each subtype."""
+    borrowed: tuple[BorrowedWords, ...]
+    """What the borrowed words of mixed texts bring alone."""
     edge_cases: EdgeCaseFile
     """The chosen test cases for a router."""
 
@@ -78,10 +87,12 @@ def run(config: Config) -> FailureResults | None:
         len(inputs.cases),
         cases,
         tuple(category_tests.compare_categories(cases, config.seed)),
+        tuple(measure_borrowed(inputs, config.seed)),
         _make_edge_file(inputs, candidates, digest, config.seed),
     )
     failures.save_failure_cases(config.paths.failure_cases, found.cases)
     failures.save_category_tests(config.paths.failure_tests, found.tests)
+    failures.save_borrowed_words(config.paths.borrowed_words, found.borrowed)
     failures.save_edge_cases(config.paths.edge_cases, found.edge_cases)
     return found
 
@@ -104,7 +115,7 @@ def _digest(inputs: Inputs, seed: int) -> str:
 
 
 def _is_up_to_date(paths: RunPaths, digest: str) -> bool:
-    written = (paths.failure_cases, paths.failure_tests, paths.edge_cases)
+    written = (paths.failure_cases, paths.failure_tests, paths.borrowed_words, paths.edge_cases)
     if not all(files.matches_sum(path) for path in written):
         return False
     try:
@@ -124,14 +135,18 @@ def _load_inputs(config: Config) -> Inputs:
             f"{config.paths.manifest}: this stage needs at least 3 concepts; regenerate it with: "
             f"{files.MAKE_MANIFEST}"
         )
-    pairs, terms = probes.load_perturbations(suites.resolve_path(suite.perturbations))
+    pairs = Pairs()
+    if suite.perturbations:
+        pairs = load_perturbations(suites.resolve_path(suite.perturbations))
     activations = {
         name: store.open_activations(store.variant_dir(config.paths, name), manifest.sha256)
         for name in variants
         if suite.variant(name).role != "untrained"
     }
-    changes = {pair.id: pair.change for pair in pairs}
-    return Inputs(manifest, cases, changes, terms, reference, activations)
+    changes = {pair.id: pair.change for pair in pairs.pairs}
+    controls = tuple(s for s in manifest.stimuli if s.kind == "control")
+    terms = dict(pairs.lexicons or {})
+    return Inputs(manifest, cases, controls, changes, terms, reference, activations)
 
 
 def _choose_variants(config: Config, manifest: Manifest) -> list[str]:

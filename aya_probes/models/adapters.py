@@ -44,11 +44,16 @@ def _packed(batch: list[list[int]]) -> tuple[Any, Any, Any]:
     return ids, positions, predicts
 
 
-def perplexity(causal_lm: Any, tokenizer: Any, sentences: Sequence[str]) -> float:
-    """Return the per-token perplexity over the full vocabulary (first token not predicted)."""
+def perplexity(
+    causal_lm: Any, tokenizer: Any, sentences: Sequence[str], *, bf16: bool = True
+) -> float:
+    """Return the per-token perplexity over the full vocabulary (first token not predicted).
+
+    ``bf16`` multiplies matrices in bfloat16, which is slow on a CPU that only emulates it.
+    """
     loss, count = 0.0, 0
     encoded = sorted((tokenizer(text)["input_ids"] for text in sentences), key=len)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         for batch in batches(encoded):
             ids, positions, predicts = _packed(batch)
             hidden = causal_lm.get_decoder()(
@@ -63,7 +68,9 @@ def perplexity(causal_lm: Any, tokenizer: Any, sentences: Sequence[str]) -> floa
     return math.exp(loss / count)
 
 
-def train(causal_lm: Any, sequences: list[list[int]], seed: int) -> tuple[Any, list[float]]:
+def train(
+    causal_lm: Any, sequences: list[list[int]], seed: int, *, bf16: bool = True
+) -> tuple[Any, list[float]]:
     """Train a LoRA adapter on all linear layers; returns the peft model and the loss of each step.
 
     The loss is over the tokens that the training text has, not over the whole vocabulary.
@@ -84,7 +91,7 @@ def train(causal_lm: Any, sequences: list[list[int]], seed: int) -> tuple[Any, l
     for batch in tqdm(steps, unit="step", desc="train"):
         ids, positions, predicts = _packed(batch)
         where = predicts.nonzero()[:, 0]
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             hidden = (
                 model.get_base_model()
                 .get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)

@@ -14,7 +14,16 @@ from typing import Any
 from aya_probes import files, project, records
 from aya_probes.errors import StudyError
 from aya_probes.files import finite
-from aya_probes.results.curves import PRIMARY, Curve, CurveKey, Inputs, Shape, Tokens, Values
+from aya_probes.results.curves import (
+    PRIMARY,
+    Curve,
+    CurveKey,
+    Inputs,
+    Shape,
+    Tokens,
+    Values,
+    home_pooling,
+)
 from aya_probes.results.run_info import RunInfo
 
 
@@ -39,7 +48,7 @@ class Results:
         self, measure: str, variant: str, language: str, pooling: str | None = None
     ) -> Curve | None:
         """Return a language's curve with the pivot, by default on the measure's primary pooling."""
-        pooling = pooling or PRIMARY.get(measure, "content_mean")
+        pooling = pooling or home_pooling(measure)
         return self.curves.get(CurveKey(pooling, measure, variant, self.info.pivot, language))
 
     def pair(self, measure: str, variant: str, left: str, right: str) -> Curve | None:
@@ -173,7 +182,7 @@ def load_results(path: Path) -> Results:
         CurveKey(pooling, measure, variant, pivot, code): curve
         for (pooling, measure, variant, code), curve in _flatten(found.measures, 4)
     } | {
-        CurveKey(PRIMARY[measure], measure, variant, left, right): curve
+        CurveKey(home_pooling(measure), measure, variant, left, right): curve
         for (measure, variant, left, right), curve in _flatten(found.pairs, 4)
     }
     for key, curve in curves.items():

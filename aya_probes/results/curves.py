@@ -13,8 +13,25 @@ from aya_probes.files import finite
 CONCEPT, SENTENCE = "concept_alignment", "sentence_alignment"
 PRIMARY = {CONCEPT: "span_mean", SENTENCE: "content_mean"}
 """The measures with p-values and intervals, and the primary pooling of each."""
+RAW = "_raw"
+"""Suffix of a measure on vectors that are mean-centred but not standardised: a sensitivity row."""
+WITHIN_CATEGORY, CEILING = "concept_within_category", "concept_ceiling"
+DISATTENUATED = "concept_disattenuated"
+DOMINANCE = ("dominance_1", "dominance_3", "dominance_10")
+"""Share of squared length that the largest 1, 3 and 10 dimensions carry, of `span_mean`."""
 COSINE, MISMATCHED = "cosine", "mismatched"
-PARALLEL_RETRIEVAL, PARALLEL_CKA = "parallel_retrieval", "parallel_cka"
+PARALLEL_ALIGNMENT, PARALLEL_RETRIEVAL = "parallel_alignment", "parallel_retrieval"
+PARALLEL_CSLS, PARALLEL_CKA = "parallel_retrieval_csls", "parallel_cka"
+HUB_SKEW = "parallel_hub_skew"
+ITEM_MEASURES = (PARALLEL_ALIGNMENT, PARALLEL_RETRIEVAL, PARALLEL_CKA)
+"""Measures of the parallel corpus that have one value per item, and so contrasts."""
+_SPAN_MEASURES = (CONCEPT, WITHIN_CATEGORY, CEILING, DISATTENUATED, *DOMINANCE)
+
+
+def home_pooling(measure: str) -> str:
+    """Return the pooling on which a measure has p-values or intervals."""
+    return "span_mean" if measure.removesuffix(RAW) in _SPAN_MEASURES else "content_mean"
+
 
 Values = tuple[float | None, ...]  # one per layer 0..L; None where the value is undefined
 
@@ -44,13 +61,14 @@ class Curve:
     upper: Values | None = None
     """Upper end of the 95% interval by layer."""
     p: Values | None = None
-    """p-value by layer, corrected over layers 1..L (max-T); null if there is no test."""
+    """p-value by layer, corrected over layers 1..L (max-T); layer 0 has that of layer 0 alone.
+    Null if there is no test."""
     p_joint: Values | None = None
     """p-value by layer, corrected over layers 1..L of all pairs with the pivot (or all others)."""
     final_norm_interval: tuple[float | None, float | None] | None = None
     """95% interval at final_norm."""
     n: int | None = None
-    """Number of items of the parallel corpus; absent for curves over the concepts of the run."""
+    """Number of concepts or items of the curve; absent if it is that of the run's concepts."""
     chance: float | None = None
     """Value expected by chance; retrieval only."""
     pairs: int | None = None
@@ -96,14 +114,14 @@ class CurveKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """How many concepts have the same input vector in two languages: their alignment is trivial."""
+    """The concepts with the same input vector in two languages; they are left out of the pair."""
 
     __pydantic_config__ = records.STRICT
 
     share: float
     """Share of concepts whose pooled layer-0 vectors are equal in at least one wording."""
     untestable: bool
-    """Whether the cell is untestable: the share is 10% or more."""
+    """Whether fewer than 4 concepts, or less than half of them, would remain."""
     concepts: tuple[str, ...]
     """Ids of the concepts with equal vectors."""
 
@@ -124,15 +142,18 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a `concept_alignment` curve."""
+    """The shape of a `concept_disattenuated` curve over layers 0..L."""
 
     __pydantic_config__ = records.STRICT
 
     label: str
-    """RISE_PEAK_COLLAPSE, MONOTONE_RISE, MONOTONE_FALL, FLAT, UNRESOLVED, UNTESTABLE, UNDEFINED."""
+    """RISE_PEAK_DECLINE, MONOTONE_RISE, MONOTONE_FALL, FLAT, UNRESOLVED, UNTESTABLE, or UNDEFINED
+    (a ceiling is not above 0 at some layer)."""
     peak_layer: int | None
-    """Layer with the largest mean; null for FLAT, UNRESOLVED, UNTESTABLE and UNDEFINED."""
+    """Layer with the largest value; null for FLAT, UNRESOLVED, UNTESTABLE and UNDEFINED."""
+    peak_interval: tuple[int, int] | None
+    """Central 95% of that layer over resampled concepts."""
     norm_step: float | None
-    """Change of the mean from layer L to final_norm."""
+    """Change from layer L to final_norm."""
     retained: float | None
-    """Mean at layer L divided by the largest mean of layers 0..L; null for FLAT and UNDEFINED."""
+    """Value at layer L divided by the largest of layers 0..L; null for FLAT and UNDEFINED."""

@@ -34,10 +34,16 @@ class FailureCase:
     """Variant that it is compared with: the control variant, or base if there is none."""
     category: str
     """Category that the text was made for."""
+    subtype: str
+    """Kind of change within the category."""
+    mixed: str
+    """Other languages in the text (BCP-47), joined by +."""
+    anchor: str
+    """Languages whose sentences with this meaning the effect is measured against, joined by +."""
     labels: str
     """All categories whose rule holds, in order of precedence, joined by `;`; or UNATTRIBUTED."""
     effect: float
-    """`sentence_alignment` of the text minus that of its parent, on `variant`."""
+    """Alignment of the text with the anchor minus that of its parent, on `variant`."""
     reference_effect: float
     """The same difference on `reference_variant`."""
     delta: float
@@ -47,6 +53,10 @@ class FailureCase:
     sentences of the other concepts."""
     upper: float
     """Upper end of that interval."""
+    pivot_effect: float
+    """effect against the pivot's sentence alone, from which a text can borrow words."""
+    pivot_delta: float
+    """delta against the pivot's sentence alone."""
     layers: str
     """First and last of the layers averaged, such as 9-13."""
     pooling: str
@@ -69,13 +79,16 @@ class FailureCase:
 class CategoryTest:
     """A row of results/failure_tests.csv: a category in one language on one regional variant.
 
-    Texts with the verdict no_op are left out.
+    Texts with the verdict no_op are left out. The texts of one parent are averaged first: the test
+    is over parents.
     """
 
     __pydantic_config__ = records.STRICT
 
     category: str
     """Category that the texts were made for."""
+    subtype: str
+    """Kind of change within the category; empty for all of them."""
     language: str
     """Language of the parents (BCP-47)."""
     variant: str
@@ -84,18 +97,58 @@ class CategoryTest:
     """Variant that it is compared with."""
     n: int
     """Number of texts."""
+    parents: int
+    """Number of parents."""
     mean_effect: float | None
-    """Mean of effect; empty if n is 0."""
+    """Mean of effect over parents; empty if n is 0."""
     mean_delta: float | None
-    """Mean of delta; empty if n is 0."""
+    """Mean of delta over parents; empty if n is 0."""
     lower: float | None
-    """Lower end of the 95% bootstrap interval of mean_delta over texts; empty if n < 3."""
+    """Lower end of the 95% bootstrap interval of mean_delta over parents; empty for fewer than
+    3."""
     upper: float | None
     """Upper end of that interval."""
+    mean_pivot_effect: float | None
+    """Mean of pivot_effect over parents."""
+    mean_pivot_delta: float | None
+    """Mean of pivot_delta over parents."""
     p: float | None
     """Two-sided sign-flip p-value of mean_delta; empty for fewer than 20 parents."""
     p_holm: float | None
-    """p, corrected over all rows of the table (Holm)."""
+    """p, corrected over all rows with an empty subtype, or over all with one (Holm)."""
+
+
+@dataclass(frozen=True)
+class BorrowedWords:
+    """A row of results/borrowed_words.csv: what the borrowed words of mixed texts bring alone.
+
+    A is that of failures.effects. The anchor leaves out the languages that words are borrowed from.
+    """
+
+    __pydantic_config__ = records.STRICT
+
+    variant: str
+    """Variant measured."""
+    language: str
+    """Language of the parents (BCP-47)."""
+    subtype: str
+    """Kind of change: into which language."""
+    mixed: str
+    """Languages that the words are borrowed from, joined by +."""
+    n: int
+    """Number of texts."""
+    anchor_parent: float
+    """Mean A of the parents with the anchor."""
+    anchor_text: float
+    """Mean A of the perturbed texts with the anchor."""
+    anchor_words: float
+    """Mean A of the borrowed words alone with the anchor."""
+    pivot_parent: float
+    """Mean A of the parents with the pivot's sentence."""
+    pivot_text: float
+    """Mean A of the perturbed texts with it."""
+    pivot_words: float
+    """Mean A of the borrowed words alone with it."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +271,16 @@ def save_failure_cases(path: Path, cases: Sequence[FailureCase]) -> None:
 def load_failure_cases(path: Path) -> list[FailureCase]:
     """Load results/failure_cases.csv; raises StudyError naming file, line and column."""
     return records.load_table(FailureCase, path, files.MAKE_FAILURES)
+
+
+def save_borrowed_words(path: Path, rows: Sequence[BorrowedWords]) -> None:
+    """Write results/borrowed_words.csv."""
+    records.save_table(path, BorrowedWords, rows)
+
+
+def load_borrowed_words(path: Path) -> list[BorrowedWords]:
+    """Load results/borrowed_words.csv; raises StudyError naming file, line and column."""
+    return records.load_table(BorrowedWords, path, files.MAKE_FAILURES)
 
 
 def save_category_tests(path: Path, tests: Sequence[CategoryTest]) -> None:

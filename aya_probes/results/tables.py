@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from aya_probes import records
 from aya_probes.results.alignment import Results
-from aya_probes.results.curves import PRIMARY
+from aya_probes.results.curves import home_pooling
 from aya_probes.run_folder import RunPaths
 
 FINAL_NORM = "final_norm"
@@ -32,8 +32,14 @@ class Layers:
     """English name of the concept, or ALL."""
     commitment_layer: int | None
     """First of 3 layers with max-T p <= 0.05 and A >= half its peak; −1 never; empty see status."""
+    commitment_lower: int | None
+    """Lower end of the central 95% of that layer over resampled concepts; empty: not committed."""
+    commitment_upper: int | None
+    """Upper end of the same interval."""
     release_layer: int | None
-    """Layer at which that rule fails again; −1: shared up to layer L; empty: not committed."""
+    """Layer at which that rule fails again; −1: it holds up to layer L; empty: not committed."""
+    commitment_raw: int | None
+    """commitment_layer on vectors that are not standardised; −1 never; empty see status."""
     status: str
     """ALL: committed, never, untestable, too_few_concepts, too_few_wordings or undefined. A single
     concept: descriptive (its layer has no error rate) or untestable."""
@@ -48,41 +54,63 @@ class Layers:
 
     @property
     def span(self) -> str:
-        """The commitment and release layer, such as ``4 to 9``, or why there are none."""
+        """The commitment and release layer, ``4 to 9`` or ``from 4``, or why there are none."""
         if self.status != "committed":
             return self.status
-        end = "end" if self.release_layer in (None, -1) else self.release_layer
-        return f"{self.commitment_layer} to {end}"
+        if self.release_layer in (None, -1):
+            return f"from {self.commitment_layer}"
+        return f"{self.commitment_layer} to {self.release_layer}"
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A row of results/contrasts.csv: a difference between two variants."""
+    """A row of results/contrasts.csv: a planned difference between two variants (ADR-016)."""
 
     __pydantic_config__ = records.STRICT
 
+    measure: str
+    """concept_alignment, parallel_alignment, parallel_retrieval or parallel_cka; with the suffix
+    _raw on vectors that are not standardised."""
+    family: str
+    """specificity, parts, region, adaptation, post-training, seed, seed specificity, dose,
+    trained."""
     contrast: str
-    """Kind of contrast, then the two variants."""
-    language: str
-    """Language; for a specificity contrast, the targets and the untargeted languages."""
+    """The two variants."""
+    part: str
+    """specificity (targets minus others), targets or elsewhere; empty for a single language."""
+    targets: str
+    """Language, or the targeted languages joined by +."""
+    others: str
+    """The languages that they are compared with, joined by +; empty for a single language."""
     window: str
-    """Layers averaged, for each half of the concepts."""
+    """all (the primary window), middle or peak."""
+    layers: str
+    """Layers averaged; for the peak window, those of each half of the items."""
     estimate: float
-    """Difference of A, mean over concepts."""
+    """Mean difference."""
     lower: float
     """Lower end of the 95% interval."""
     upper: float
     """Upper end of the 95% interval."""
     p: float
-    """Sign-flip p-value over concepts, two-sided."""
+    """Sign-flip p-value over groups, two-sided."""
     p_holm: float
-    """p, corrected over all rows of the table (Holm)."""
+    """p, corrected over the rows of its family, measure and window (Holm)."""
+    detectable: float
+    """Smallest effect that the uncorrected test would find with 80% power."""
     n: int
-    """Number of concepts."""
+    """Number of concepts, or of items of the parallel corpus."""
+    groups: int
+    """Number of independent groups: concepts, or documents of the corpus."""
     p_language: float | None
-    """Exact one-sided permutation p-value over language labels; specificity contrasts only."""
+    """One-sided permutation p-value over language labels; specificity only."""
     p_language_floor: float | None
     """The smallest possible value of p_language."""
+
+    @property
+    def established(self) -> bool:
+        """Whether the corrected p-value is at most 0.05."""
+        return self.p_holm <= 0.05
 
 
 @dataclass(frozen=True)
@@ -122,7 +150,7 @@ class CurveRow:
 def curve_rows(results: Results) -> Iterator[CurveRow]:
     """Yield the rows of every curve: layers 0..L, then final_norm."""
     named = [((*key[:3], key.left, key.right), c) for key, c in results.curves.items()] + [
-        ((PRIMARY[measure], measure, variant, "mean", family), c)
+        ((home_pooling(measure), measure, variant, "mean", family), c)
         for (measure, variant, family), c in results.agnostic.items()
     ]
     for (pooling, measure, variant, left, right), curve in named:
@@ -149,13 +177,17 @@ def save_tables(
 def _marked(row: Layers) -> Layers:
     """Return the row with −1 for "never"; an empty cell means that the layer was not computed."""
     commitment, release, legacy = row.commitment_layer, row.release_layer, row.legacy_layer
+    raw = -1 if row.concept_id == "ALL" and row.commitment_raw is None else row.commitment_raw
     if row.concept_id == "ALL" and commitment is not None and release is None:
         release = -1
-    if row.status not in UNASKED and commitment is None:
+    if row.status in UNASKED:
+        raw = None
+    elif commitment is None:
         commitment = -1
     return replace(
         row,
         commitment_layer=commitment,
         release_layer=release,
+        commitment_raw=raw,
         legacy_layer=-1 if legacy is None else legacy,
     )
