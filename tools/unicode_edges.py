@@ -1,8 +1,9 @@
 """Write the UNICODE_EDGE pairs: the same sentences in the code points that real text has.
 
-Every rule changes how a text is encoded or spelled, and nothing of what it says. It is applied to the
-parents that data/perturbations.json lists, and where it changes too few of them, to other probes of the
-same wording, so that all three wordings have equal shares. docs/stimuli.md explains the rules.
+Every rule changes how a text is encoded or spelled, and nothing of what it says. It is applied to
+the parents that data/perturbations.json lists, and where it changes too few of them, to other
+probes of the same wording, so that all three wordings have equal shares. docs/stimuli.md explains
+the rules.
 
 Reads:  data/concept_probes.json, data/perturbations.json
 Writes: data/perturbations.json
@@ -64,8 +65,9 @@ def _without(text: str, marks: Sequence[str]) -> str:
 
 
 def _precomposed(text: str, _: str) -> str:
+    text = unicodedata.normalize("NFC", text)
     for apart, char in PRECOMPOSED_NUKTA.items():
-        text = unicodedata.normalize("NFC", text).replace(apart, char)
+        text = text.replace(apart, char)
     return text
 
 

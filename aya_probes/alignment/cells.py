@@ -7,7 +7,16 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
-from aya_probes.alignment import audit, ceiling, estimates, inference, layers, measures, parallel
+from aya_probes.alignment import (
+    audit,
+    ceiling,
+    cues,
+    estimates,
+    inference,
+    layers,
+    measures,
+    parallel,
+)
 from aya_probes.alignment.audit import InputKey
 from aya_probes.alignment.ceiling import Disattenuated
 from aya_probes.alignment.inference import Null
@@ -20,6 +29,7 @@ from aya_probes.results.curves import (
     CONCEPT,
     COSINE,
     MISMATCHED,
+    NO_LENGTH,
     PRIMARY,
     RAW,
     SENTENCE,
@@ -99,7 +109,22 @@ def _probes(task: AlignmentInputs, variant: str, loaded: store.Activations) -> M
             found |= cell.measure(vectors)
             if pooling == PRIMARY[CONCEPT]:
                 found |= _ceilings(task, vectors, found, cell)
+        if pooling in PRIMARY.values():
+            found |= _without_length(_Cells(task, variant, pooling, NO_LENGTH, inputs), raw)
     return found | Measured(tokens=audit.tokens(task, loaded, variant, found.false_rates))
+
+
+def _without_length(cell: _Cells, raw: Mapping[str, np.ndarray]) -> Measured:
+    """Measure alignment on vectors from which the length of the texts is regressed out."""
+    task, text_of = cell.task, {s.stimulus_id: s.text for s in cell.task.manifest.stimuli}
+    vectors = {}
+    for code, table in raw.items():
+        lengths = np.array([len(text_of[i]) for i in task.probe_ids(code)])
+        vectors[code] = measures.standardise(
+            cues.length_removed(table, lengths.reshape(table.shape[:2]))
+        )
+    found = cell.measure(vectors)
+    return replace(found, aligned={})
 
 
 def _ceilings(

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from aya_probes import errors, files, project
-from aya_probes.alignment import cells, commitment, contrasts
+from aya_probes.alignment import cells, commitment, contrasts, cues
 from aya_probes.alignment.contrasts import Draws, Table
 from aya_probes.alignment.inputs import AlignmentInputs, Config, load_inputs
 from aya_probes.errors import StudyError
@@ -79,6 +79,8 @@ def analyse(task: AlignmentInputs, info: RunInfo, opened: Mapping[str, Activatio
             for (name, code), table in {**measured.aligned, **measured.items}.items():
                 tables.setdefault(name, {})[variant, code] = table
         differences = compare(task, results, tables)
+        found = cues.measure(task, opened[task.variants[0]]) if task.concepts else {}
+    results = dataclasses.replace(results, cues=found, disagreements=tuple(disagreements(results)))
     warn_undefined(results)
     return Analysis(results, layers, differences)
 
@@ -252,7 +254,7 @@ def summary(results: Results) -> str:
         )
     size = f"{info.n} concepts" if info.concepts else f"{info.parallel_corpus['items']} items"
     lines.append(f"{len(info.variants)} variants x {len(info.others)} languages, {size}")
-    lines += disagreements(results)
+    lines += results.disagreements
     return "\n".join(lines)
 
 

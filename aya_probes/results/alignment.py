@@ -16,6 +16,7 @@ from aya_probes.errors import StudyError
 from aya_probes.files import finite
 from aya_probes.results.curves import (
     PRIMARY,
+    Cue,
     Curve,
     CurveKey,
     Inputs,
@@ -43,6 +44,10 @@ class Results:
     """(variant, language) -> shape of the `concept_alignment` curve."""
     cosines: Mapping[tuple[str, str, str], Values] = field(default_factory=dict)
     """(variant, concept, language) -> raw cosine with the pivot on content_mean, by layer."""
+    cues: Mapping[tuple[str, str, str], Cue] = field(default_factory=dict)
+    """(measure, language, cue) -> what a cue that is not meaning would give."""
+    disagreements: tuple[str, ...] = ()
+    """Where the standardised and the raw measure disagree about alignment, in words."""
 
     def curve(
         self, measure: str, variant: str, language: str, pooling: str | None = None
@@ -65,6 +70,11 @@ class Results:
         """Return whether identical inputs make the cell untestable."""
         return self.input_share(variant, language, pooling).untestable
 
+    def passing_cues(self, measure: str, language: str) -> list[str]:
+        """Return the cues that alone would be called alignment of ``language`` with the pivot."""
+        found = self.cues.items()
+        return [cue for (m, code, cue), c in found if (m, code) == (measure, language) and c.passes]
+
     def merged(self, other: Results) -> Results:
         """Return the union of both results, which must not share keys."""
         return Results(
@@ -75,6 +85,7 @@ class Results:
             {**self.tokens, **other.tokens},
             {**self.shapes, **other.shapes},
             {**self.cosines, **other.cosines},
+            {**self.cues, **other.cues},
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -89,6 +100,7 @@ class Results:
         audit = {
             "identical_input": _nest({k: records.to_json(v) for k, v in self.inputs.items()}),
             "tokens": _nest({k: records.to_json(v) for k, v in self.tokens.items()}),
+            "cues": _nest({k: records.to_json(v) for k, v in self.cues.items()}),
         }
         return {
             "metadata": records.to_json(self.info),
@@ -102,6 +114,7 @@ class Results:
             "pairs": _nest(others),
             "agnostic": _nest({key: c.rounded() for key, c in self.agnostic.items()}),
             "audit": audit,
+            "disagreements": list(self.disagreements),
             "shape": _nest({key: records.to_json(shape) for key, shape in self.shapes.items()}),
         }
 
@@ -117,6 +130,8 @@ class _Audit:
     """Keys: pooling, variant, language, language. Value: Inputs."""
     tokens: dict[str, dict[str, Tokens]]
     """Keys: variant, language. Value: Tokens."""
+    cues: dict[str, dict[str, dict[str, Cue]]]
+    """Keys: measure, language, cue. Value: Cue."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +152,10 @@ class CurvesFile:
     agnostic: dict[str, dict[str, dict[str, Curve]]]
     """Keys: measure, variant, with_pivot or without_pivot. Value: the mean over testable pairs."""
     audit: _Audit
-    """identical_input by pooling, variant and two languages; tokens by variant and language."""
+    """identical_input by pooling, variant and two languages; tokens by variant and language; cues
+    by measure, language and cue."""
+    disagreements: tuple[str, ...]
+    """Where the standardised and the raw measure disagree about alignment, in words."""
     shape: dict[str, dict[str, Shape]]
     """Keys: variant, language. Value: Shape."""
 
@@ -199,4 +217,6 @@ def load_results(path: Path) -> Results:
         dict(_flatten(found.audit.tokens, 2)),  # type: ignore[arg-type]
         dict(_flatten(found.shape, 2)),  # type: ignore[arg-type]
         dict(_flatten(found.curves, 3)),  # type: ignore[arg-type]
+        dict(_flatten(found.audit.cues, 3)),  # type: ignore[arg-type]
+        found.disagreements,
     )

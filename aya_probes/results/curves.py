@@ -15,6 +15,8 @@ PRIMARY = {CONCEPT: "span_mean", SENTENCE: "content_mean"}
 """The measures with p-values and intervals, and the primary pooling of each."""
 RAW = "_raw"
 """Suffix of a measure on vectors that are mean-centred but not standardised: a sensitivity row."""
+NO_LENGTH = "_no_length"
+"""Suffix of a measure on vectors without what is linear in the log length of the text."""
 WITHIN_CATEGORY, CEILING = "concept_within_category", "concept_ceiling"
 DISATTENUATED = "concept_disattenuated"
 DOMINANCE = ("dominance_1", "dominance_3", "dominance_10")
@@ -30,7 +32,11 @@ _SPAN_MEASURES = (CONCEPT, WITHIN_CATEGORY, CEILING, DISATTENUATED, *DOMINANCE)
 
 def home_pooling(measure: str) -> str:
     """Return the pooling on which a measure has p-values or intervals."""
-    return "span_mean" if measure.removesuffix(RAW) in _SPAN_MEASURES else "content_mean"
+    return (
+        "span_mean"
+        if measure.removesuffix(RAW).removesuffix(NO_LENGTH) in _SPAN_MEASURES
+        else "content_mean"
+    )
 
 
 Values = tuple[float | None, ...]  # one per layer 0..L; None where the value is undefined
@@ -138,6 +144,23 @@ class Tokens:
     """Mean Jaccard overlap of the concepts' span tokens with the pivot's; null for the pivot."""
     concept_false_rate: float | None = None
     """Share of mismatched concept pairs that the per-concept commitment rule would commit."""
+
+
+@dataclass(frozen=True)
+class Cue:
+    """What a cue that is not meaning would give, as the same A with the same test."""
+
+    __pydantic_config__ = records.STRICT
+
+    alignment: float
+    """Mean A of the cue's similarity: in SD of a scalar cue, in cosine or Jaccard overlap else."""
+    p: float | None
+    """Permutation p-value; null if the cue is the same for all texts."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether the cue alone would be called alignment: p is at most 0.05."""
+        return self.p is not None and self.p <= 0.05
 
 
 @dataclass(frozen=True)
