@@ -8,6 +8,11 @@ Writes: data/stimulus_manifest.json
 
     uv run build_stimuli.py
     uv run build_stimuli.py --suite mini-flores --flores-dir PATH --run-dir runs/mini-flores
+
+``--show ID`` writes nothing. It prints one sentence and what depends on it, for people who correct
+sentences:
+
+    uv run build_stimuli.py --show C08-hi-1
 """
 
 from __future__ import annotations
@@ -41,6 +46,17 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="FLORES-200 folder with devtest/*.devtest (default: Hugging Face hub)",
     )
+    parser.add_argument(
+        "--parallel-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of line-parallel texts named after their languages (hi.txt) as the corpus",
+    )
+    parser.add_argument(
+        "--show",
+        metavar="ID",
+        help="only print a probe (such as C08-hi-1) or a pair, and what depends on it",
+    )
     return parser
 
 
@@ -49,17 +65,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     def stage() -> None:
-        from aya_probes import build_manifest
+        from aya_probes import build_manifest, power, sentences
 
         suite = suites.load_suite(args.suite)
+        if args.show is not None:
+            print(sentences.describe(suite, args.show))
+            return
         config = build_manifest.Config(
             suite,
             RunPaths(args.run_dir),
-            args.corpus or suite.corpus,
+            args.corpus or ("parallel" if args.parallel_dir else suite.corpus),
             args.flores_dir,
             args.limit,
             args.languages,
             args.concepts,
+            args.parallel_dir,
         )
         path, manifest = build_manifest.run(config)
         counts = ", ".join(f"{n} {kind}" for kind, n in manifest.metadata["counts"].items())
@@ -67,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"suite {suite.name}: {counts} stimuli in {len(manifest.suite.languages)} languages "
             f"in {path}"
         )
+        for line in power.describe(manifest):
+            print(line)
 
     return command_line.run_stage("build_stimuli.py", stage)
 

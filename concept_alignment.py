@@ -2,7 +2,7 @@
 
 Reads:  data/stimulus_manifest.json, activations/<variant>/
 Writes: results/alignment_curves.json, curves.csv, commitment_matrix.csv, contrasts.csv,
-        token_audit.json
+        language_map.csv, token_audit.json
 
     uv run concept_alignment.py
 """

@@ -1,11 +1,13 @@
 """Attribute failures: measure how perturbing a text changes alignment on each regional variant.
 
-A perturbed text can be further from its pivot sentence than its parent. This stage measures how
-much further on each regional variant, compared with the control variant (the formula is in
-aya_probes/failures/effects.py). It also chooses test cases for a language router.
+A perturbed text can be further from what its parent's meaning has in other languages than its
+parent is. This stage measures how much further on each regional variant, compared with the control
+variant (the formula is in aya_probes/failures/effects.py). For texts that mix languages it also
+measures what their borrowed words bring alone. It chooses test cases for a language router.
 
 Reads:  data/stimulus_manifest.json, data/perturbations.json, activations/<variant>/
-Writes: results/failure_cases.csv, results/failure_tests.csv, p1_edge_cases.json
+Writes: results/failure_cases.csv, results/failure_tests.csv, results/borrowed_words.csv,
+        p1_edge_cases.json
 
     uv run failure_classifier.py
 """
@@ -60,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
         print(
-            f"{len(found.cases)} rows in {paths.failure_cases}; {found.mislabelled} texts detected "
+            f"{len(found.cases)} rows in {paths.failure_cases}, {len(found.tests)} in "
+            f"{paths.failure_tests.name}, {len(found.borrowed)} in {paths.borrowed_words.name}; "
+            f"{found.mislabelled} texts detected "
             f"as another category than they were made for; {count} edge cases in "
             f"{paths.edge_cases}, discriminating: {found.edge_cases.metadata.discriminating}"
         )

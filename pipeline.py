@@ -36,6 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--suite", default=suites.DEFAULT_SUITE, help="suite name or TOML path")
     parser.add_argument("--corpus", choices=suites.CORPORA, help="corpus (default: the suite's)")
     parser.add_argument("--flores-dir", type=Path, metavar="DIR", help="FLORES-200 folder")
+    parser.add_argument(
+        "--parallel-dir", type=Path, metavar="DIR", help="folder of line-parallel texts"
+    )
     return parser
 
 
@@ -55,7 +58,7 @@ def list_stages(args: argparse.Namespace) -> Iterator[Stage]:
     """Yield the name, entry point and command line of each stage, imported when it runs."""
     import build_stimuli
 
-    names = ("suite", "corpus", "flores-dir", "languages", "concepts", "limit")
+    names = ("suite", "corpus", "flores-dir", "parallel-dir", "languages", "concepts", "limit")
     yield "build_stimuli.py", build_stimuli.main, _flags(args, *names)
     import batch_runner
 
@@ -67,12 +70,13 @@ def list_stages(args: argparse.Namespace) -> Iterator[Stage]:
     line = _flags(args, "variants", "seed", "overwrite")
     yield "concept_alignment.py", concept_alignment.main, line
     yield "failure_classifier.py", failure_classifier.main, line
-    from viz import alignment_curves, annotated_curve, heatmap, hero
+    from viz import alignment_curves, annotated_curve, contrasts, heatmap, hero
 
     yield "viz/hero.py", hero.main, _flags(args)
     yield "viz/alignment_curves.py", alignment_curves.main, _flags(args)
     yield "viz/annotated_curve.py", annotated_curve.main, _flags(args)
     yield "viz/heatmap.py", heatmap.main, _flags(args)
+    yield "viz/contrasts.py", contrasts.main, _flags(args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from aya_probes import (
     corpora,
     errors,
     files,
+    parallel_folder,
     perturbations,
     probes,
     project,
@@ -39,7 +40,7 @@ class Config:
     paths: RunPaths
     """The run folder."""
     corpus: str
-    """Parallel corpus: cldr or flores."""
+    """Parallel corpus: cldr, flores or parallel."""
     flores_dir: Path | None
     """FLORES-200 folder; None means the Hugging Face hub."""
     limit: int | None
@@ -48,6 +49,8 @@ class Config:
     """Languages to include; None means all of the suite."""
     concepts: tuple[str, ...] | None
     """Concepts to include; None means all."""
+    parallel_dir: Path | None = None
+    """Folder of line-parallel texts; the corpus is then parallel."""
 
 
 def probe_stimuli(
@@ -118,7 +121,8 @@ def perturbation_stimuli(
         if pair.parent != parent:
             raise StudyError(
                 f"{source}: {pair.id}: its parent {pair.parent_id} has changed since the pair was "
-                f"written; the parent is now {parent!r}: rewrite `text` and `parent`"
+                f"written; the parent is now {parent!r}: rewrite `text` and `parent` of every pair "
+                f"that this lists: {files.MAKE_MANIFEST} --show {pair.parent_id}"
             )
         if pair.text == parent:
             raise StudyError(f"{source}: {pair.id}: the text is the same as its parent's; fix it")
@@ -145,7 +149,21 @@ def perturbation_stimuli(
 
 
 def load_corpus(config: Config, languages: Sequence[str]) -> ParallelCorpus:
-    """Return the parallel corpus; raises UsageError for flags that contradict each other."""
+    """Return the parallel corpus; raises UsageError for flags that contradict each other.
+
+    A folder of texts may lack some of the ``languages``; the corpus then lacks them too.
+    """
+    folder = config.parallel_dir
+    if (folder is None) != (config.corpus != parallel_folder.CORPUS):
+        raise errors.UsageError(
+            f"--corpus {config.corpus} and --parallel-dir exclude each other; keep one"
+            if folder
+            else f"--corpus {config.corpus} needs --parallel-dir"
+        )
+    if folder is not None:
+        if config.flores_dir is not None:
+            raise errors.UsageError("--flores-dir and --parallel-dir exclude each other; keep one")
+        return parallel_folder.load_folder(languages, config.suite.pivot, folder, config.limit)
     if config.corpus == "flores":
         corpus = corpora.load_flores(languages, config.suite.pivot, config.flores_dir, config.limit)
     elif config.flores_dir is not None:
@@ -195,8 +213,9 @@ def run(config: Config) -> tuple[Path, Manifest]:
         raise errors.UsageError(
             f"--languages must name {suite.pivot!r} (the pivot) and another language"
         )
-    concepts, texts = written_stimuli(config, languages)
     corpus = load_corpus(config, languages)
+    languages = [code for code in languages if code in corpus.texts]
+    concepts, texts = written_stimuli(config, languages)
     found = [s for s in texts if s.kind == "probe"]
     changed = [s for s in texts if s.kind != "probe"]
     texts = [*found, *parallel_stimuli(corpus), *changed]

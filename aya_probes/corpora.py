@@ -4,13 +4,14 @@
 in every language of the suite, read through Babel. They are professionally reviewed. Many names
 are the same in two languages, so the share equal to the pivot's is recorded for each language.
 ``flores`` has sentences, from a FLORES-200 folder or from ``openlanguagedata/flores_plus``.
+``parallel_folder`` reads any other folder of line-parallel texts.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,19 @@ CLDR_MINIMUM = 30  # names that all languages must share
 FLORES_REPO = "openlanguagedata/flores_plus"
 FLORES_SPLIT = "devtest"
 FLORES_RENAMED = {  # FLORES-200's name of a language -> that in FLORES+
+    "aka_Latn": "twi_Latn_asan1239",
+    "ajp_Arab": "apc_Arab_sout3123",
+    "apc_Arab": "apc_Arab_nort3139",
+    "est_Latn": "ekk_Latn",
+    "grn_Latn": "gug_Latn",
+    "kon_Latn": "ktu_Latn",
+    "tgl_Latn": "fil_Latn",
+    "twi_Latn": "twi_Latn_akua1239",
+    "tzm_Tfng": "zgh_Tfng",
     "zho_Hans": "cmn_Hans",
     "zho_Hant": "cmn_Hant",
-    "tgl_Latn": "fil_Latn",
-    "est_Latn": "ekk_Latn",
-    "kon_Latn": "ktu_Latn",
 }
+_FLORES_HINT = f"--flores-dir must hold {FLORES_SPLIT}/eng_Latn.{FLORES_SPLIT} …"
 _FLORES_200 = {new: old for old, new in FLORES_RENAMED.items()}
 
 
@@ -50,13 +58,17 @@ class ParallelCorpus:
     """The document that each item comes from, numbered from 0; an item without one is its own."""
 
 
-def _described(
+def describe(
     ids: list[str],
     texts: dict[str, list[str]],
     pivot: str,
     metadata: dict[str, Any],
     documents: list[str] | None = None,
 ) -> ParallelCorpus:
+    """Return a corpus with its size, hash and shares of texts equal to the pivot's.
+
+    ``documents`` names the document of each item; None if every item is its own.
+    """
     content = hashlib.sha256()
     for code in sorted(texts):
         content.update("\n".join([code, *texts[code]]).encode())
@@ -127,7 +139,7 @@ def load_cldr(languages: Sequence[str], pivot: str) -> ParallelCorpus:
             f"--corpus cldr: {', '.join(languages)} share only {len(ids)} names; "
             "use --corpus flores"
         )
-    return _described(
+    return describe(
         ids,
         texts,
         pivot,
@@ -194,7 +206,7 @@ def load_flores(
     if folder is not None:
         metadata |= {"source": "FLORES-200 folder", "revision": None}
         paths = {code: _flores_path(folder, known[code].flores) for code in languages}
-        texts = {code: _corpus_lines(path) for code, path in paths.items()}
+        texts = {code: read_lines(path, _FLORES_HINT) for code, path in paths.items()}
         urls = None
         named = {code: str(path) for code, path in paths.items()}
     else:
@@ -202,23 +214,41 @@ def load_flores(
         configs = {c: FLORES_RENAMED.get(known[c].flores, known[c].flores) for c in languages}
         texts, metadata["revision"], urls = _flores_hub(configs)
         named = {code: f"{FLORES_REPO}/{config}" for code, config in configs.items()}
-    counts = {named[code]: len(lines) for code, lines in texts.items()}
-    if len(set(counts.values())) != 1:
-        raise StudyError(f"the corpus is not aligned: line counts differ: {counts}")
-    for code, lines in texts.items():
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                raise StudyError(f"{named[code]}: line {number} is blank")
-            probes.check_text(line, f"{named[code]}: line {number}", "fix the corpus")
-    documents = _flores_documents(folder, counts) if folder is not None else urls
+    check_aligned(texts, named, pivot)
+    documents = _flores_documents(folder, len(texts[pivot])) if folder is not None else urls
     if limit is not None:
         texts = {code: lines[:limit] for code, lines in texts.items()}
         documents = documents[:limit] if documents else None
     ids = [f"{FLORES_SPLIT}-{n:04d}" for n in range(1, len(texts[pivot]) + 1)]
-    return _described(ids, texts, pivot, metadata, documents)
+    return describe(ids, texts, pivot, metadata, documents)
 
 
-def _flores_documents(folder: Path, counts: dict[str, int]) -> list[str] | None:
+def check_aligned(texts: Mapping[str, Sequence[str]], named: Mapping[str, str], pivot: str) -> None:
+    """Check the lines of each language; ``named`` holds the name of its file.
+
+    Raises StudyError for another number of lines than the pivot's, a blank line or hidden
+    characters.
+    """
+    expected = len(texts[pivot])
+    wrong = [f"{named[c]} has {len(t)}" for c, t in texts.items() if len(t) != expected]
+    if wrong:
+        raise StudyError(
+            f"the corpus is not aligned: line counts differ: {named[pivot]} has {expected}, but "
+            f"{', '.join(wrong)}; line n of every file must translate line n of the pivot's"
+        )
+    if not expected:
+        raise StudyError(f"{named[pivot]}: no lines; fill it")
+    for code, lines in texts.items():
+        for number, line in enumerate(lines, start=1):
+            where = f"{named[code]}: line {number}"
+            if not line.strip():
+                raise StudyError(
+                    f"{where} is blank; translate it, or remove the line from every file"
+                )
+            probes.check_text(line, where, "fix the corpus")
+
+
+def _flores_documents(folder: Path, expected: int) -> list[str] | None:
     """Return the article of each sentence, from FLORES-200's metadata file; None without one."""
     path = folder / f"metadata_{FLORES_SPLIT}.tsv"
     if not path.is_file():
@@ -227,15 +257,15 @@ def _flores_documents(folder: Path, counts: dict[str, int]) -> list[str] | None:
             "too narrow; it is part of FLORES-200"
         )
         return None
-    header, *lines = _corpus_lines(path)
+    header, *lines = read_lines(path, _FLORES_HINT)
     columns = header.split("\t")
     if "URL" not in columns:
         raise StudyError(f"{path}: no column URL, only {', '.join(columns)}; fetch it again")
-    urls = [line.split("\t")[columns.index("URL")] for line in lines]
-    expected = next(iter(counts.values()))
+    rows = [line.split("\t") for line in lines]
+    urls = [row[columns.index("URL")] for row in rows if len(row) == len(columns)]
     if len(urls) != expected:
         raise StudyError(
-            f"{path}: {len(urls)} rows, but the corpus has {expected} sentences; fetch it again"
+            f"{path}: {len(urls)} whole rows, but the corpus has {expected} lines; fetch it again"
         )
     return urls
 
@@ -250,14 +280,12 @@ def _flores_path(folder: Path, name: str) -> Path:
     return next((path for path in paths if path.is_file()), paths[0])
 
 
-def _corpus_lines(path: Path) -> list[str]:
+def read_lines(path: Path, hint: str) -> list[str]:
+    """Return the lines of a text file (UTF-8); StudyError with ``hint`` if it cannot be read."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise StudyError(
-            f"{path}: {error.strerror}; --flores-dir must hold "
-            f"{FLORES_SPLIT}/eng_Latn.{FLORES_SPLIT} …"
-        ) from None
+        raise StudyError(f"{path}: {error.strerror}; {hint}") from None
     lines = files.decode(content, str(path), "fetch the corpus again").split("\n")
     while lines and not lines[-1].strip():  # blank lines at the end are no sentences
         lines.pop()
@@ -284,8 +312,13 @@ def _flores_hub(
     commits, urls = set(), None
     for code, config in configs.items():
         with hub.explain_errors(repository, datasets.exceptions.DatasetsError, ArrowException):
-            builder = datasets.load_dataset_builder(FLORES_REPO, config, revision=commit)
+            builder = _flores_builder(code, config, commit)
             builder.download_and_prepare()
+            if FLORES_SPLIT not in (builder.info.splits or {FLORES_SPLIT}):
+                raise StudyError(
+                    f"{FLORES_REPO}/{config}: no {FLORES_SPLIT} sentences; leave {code} out "
+                    "(--languages)"
+                )
             table = builder.as_dataset(split=FLORES_SPLIT)
         if "text" not in table.column_names:
             columns = ", ".join(table.column_names)
@@ -301,6 +334,21 @@ def _flores_hub(
         )
     _check_same_ids({configs[code]: ids for code, (_, ids) in found.items()})
     return {code: lines for code, (lines, _) in found.items()}, commits.pop(), urls
+
+
+def _flores_builder(code: str, config: str, commit: str | None) -> Any:
+    """Return the builder of one language; raises StudyError for a config that FLORES+ lacks."""
+    import datasets
+
+    try:
+        return datasets.load_dataset_builder(FLORES_REPO, config, revision=commit)
+    except ValueError as error:
+        if "BuilderConfig" not in str(error):
+            raise
+        raise StudyError(
+            f"{FLORES_REPO} has no config {config}; fix `flores` of {code} in "
+            f"data/languages.toml, or leave {code} out (--languages)"
+        ) from None
 
 
 def _check_same_ids(ids: dict[str, list[Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ class Perturbation:
     """Other languages in the text (BCP-47): an effect must not be measured against these."""
     borrowed: tuple[str, ...] = ()
     """The words of these languages, as they stand in the text."""
+    note: str = ""
+    """Remark for readers."""
 
     @property
     def parent_id(self) -> str:
@@ -68,8 +71,10 @@ def load_perturbations(path: Path) -> Pairs:
         _perturbation(row, f"{path}: pairs[{number}]")
         for number, row in enumerate(files.need(raw, "pairs", list, str(path), FIX))
     )
-    if len({pair.id for pair in pairs}) != len(pairs):
-        raise StudyError(f"{path}: pairs: an id occurs twice; fix it")
+    counts = Counter(pair.id for pair in pairs)
+    if counts and max(counts.values()) > 1:
+        twice, _ = counts.most_common(1)[0]
+        raise StudyError(f"{path}: pairs: {twice} occurs twice; rename or remove one")
     lexicons = files.need(raw, "lexicons", dict, str(path), FIX)
     for code, terms in lexicons.items():
         if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms):
@@ -103,18 +108,23 @@ def _perturbation(row: Any, where: str) -> Perturbation:
         change=text("change"),
         mixed=tuple(check_tag(tag, f"{where}: mixed") for tag in strings("mixed")),
         borrowed=strings("borrowed"),
+        note=text("note") if "note" in row else "",
     )
     for word in pair.borrowed:
         if not word or word not in pair.text:
-            raise StudyError(f"{where}: borrowed: {word!r} is not in the text; fix it")
+            raise StudyError(
+                f"{where}: borrowed: {word!r} is not in the text; write it as it stands in `text`"
+            )
     if pair.borrowed and not pair.mixed:
-        raise StudyError(f"{where}: borrowed words need `mixed`, the languages that they are from")
+        raise StudyError(
+            f"{where}: borrowed words need their languages; name them in `mixed`, such as ['en']"
+        )
     return pair
 
 
 def check_tag(tag: object, where: str) -> str:
     """Return ``tag`` if it is a valid BCP-47 language tag; raises StudyError otherwise."""
-    if not isinstance(tag, str) or not langcodes.tag_is_valid(tag):
+    if not isinstance(tag, str) or "_" in tag or not langcodes.tag_is_valid(tag):
         raise StudyError(
             f"{where}: {tag!r} is not a BCP-47 language tag, such as hi, hi-Latn or bho; fix it"
         )

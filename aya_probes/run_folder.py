@@ -56,6 +56,10 @@ class RunPaths:
         return self.results / "contrasts.csv"
 
     @property
+    def language_map(self) -> Path:
+        return self.results / "language_map.csv"
+
+    @property
     def token_audit(self) -> Path:
         return self.results / "token_audit.json"
 

@@ -10,22 +10,22 @@ a variant of the same name is replaced completely.
 
 from __future__ import annotations
 
+import functools
 import re
-import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from aya_probes import errors, files, project
+from aya_probes import errors, project
+from aya_probes.toml_tables import Table, check_types, read_toml, short
 
 SUITE_DIR = project.ROOT / "data" / "suites"
 LANGUAGE_FILE = project.ROOT / "data" / "languages.toml"
 DEFAULT_SUITE = "mini"
 ROLES = ("base", "control", "regional", "untrained", "seed", "dose")
 REPEATS = ("seed", "dose")  # roles of variants that train another one of the suite again
-CORPORA = ("flores", "cldr")
+CORPORA = ("flores", "cldr", "parallel")
 JOIN_GGUF = "join the parts with llama.cpp's `llama-gguf-split --merge` and name the joined file"
-Table = dict[str, Any]  # a TOML table
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,11 @@ class Language:
     script: str
     """Script (ISO 15924), such as Latn."""
     flores: str
-    """FLORES config, such as eng_Latn."""
+    """FLORES config, such as eng_Latn: the name in FLORES-200, if the language is in it."""
     ntrex: str
-    """Code of the language in NTREX-128; empty if it has none."""
+    """Code of the language in NTREX-128; empty where no suite needs it."""
+    region: str = ""
+    """Region where the language is at home, such as South Asia; empty if unknown."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Suite:
     languages: tuple[str, ...]
     """All languages, including the pivot."""
     corpus: str
-    """Parallel corpus: cldr or flores."""
+    """Parallel corpus: cldr, flores or parallel (a folder of texts)."""
     variants: tuple[Variant, ...]
     """The variants, in the order of the file."""
     probes: str = "data/concept_probes.json"
@@ -158,12 +160,17 @@ def _plain(value: Any) -> Any:
 
 def load_languages(path: Path = LANGUAGE_FILE) -> dict[str, Language]:
     """Return all known languages by BCP-47 code; raises StudyError for a bad file."""
+    return dict(_languages(path))
+
+
+@functools.cache
+def _languages(path: Path) -> dict[str, Language]:
     languages = {}
-    for code, row in _read_toml(path).items():
+    for code, row in read_toml(path).items():
         where = f"{path}: [{code}]"
         if not isinstance(row, dict):
             raise errors.StudyError(f"{where} must be a table; fix the file")
-        row = _check_types(row, _LANGUAGE_TYPES, where)
+        row = check_types(row, _LANGUAGE_TYPES, where)
         for key in ("name", "script", "flores"):
             if not row.get(key):
                 raise errors.StudyError(f"{where}: {key} is missing; fix the file")
@@ -201,9 +208,9 @@ def _suite_path(name_or_path: str, folder: Path = Path()) -> Path | None:
 
 def _read_suite(path: Path, children: tuple[Path, ...]) -> Table:
     """Return the merged table of a suite file and its parents; ``children`` extend ``path``."""
-    raw = _check_types(_read_toml(path), {**_SUITE_TYPES, **_INHERITANCE_TYPES}, str(path))
+    raw = check_types(read_toml(path), {**_SUITE_TYPES, **_INHERITANCE_TYPES}, str(path))
     parent, defaults = raw.pop("extends", None), raw.pop("defaults", {})
-    _check_types(defaults, _VARIANT_TYPES, f"{path}: defaults")
+    check_types(defaults, _VARIANT_TYPES, f"{path}: defaults")
     for key in ("probes", "perturbations"):
         if raw.get(key):  # "" stands for none
             raw[key] = _portable(path.parent / raw[key])
@@ -242,7 +249,7 @@ def _locate(variant: Table, folder: Path) -> Table:
 def _portable(path: Path) -> str:
     """Return a path relative to the repository if it is inside it, and else absolute."""
     if "\0" in str(path):
-        return str(path)  # not a path; _check_types refuses it
+        return str(path)  # not a path; check_types refuses it
     resolved = path.resolve()
     return (
         resolved.relative_to(project.ROOT).as_posix()
@@ -254,15 +261,6 @@ def _portable(path: Path) -> str:
 def resolve_path(path: str) -> Path:
     """Return the absolute path of a path in a suite, which is relative to the repository."""
     return Path(path) if Path(path).is_absolute() else project.ROOT / path
-
-
-def _read_toml(path: Path) -> Table:
-    try:
-        return tomllib.loads(files.decode(path.read_bytes(), str(path), "restore it"))
-    except tomllib.TOMLDecodeError as error:
-        raise errors.StudyError(f"{path}: not valid TOML: {error}") from None
-    except OSError as error:
-        raise errors.StudyError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 _REPOSITORY = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?"
@@ -279,7 +277,9 @@ _SUITE_TYPES = {
     "allow_cpu": bool,
 }
 _INHERITANCE_TYPES = {"extends": str, "defaults": dict}
-_LANGUAGE_TYPES: dict[str, type] = {"name": str, "script": str, "flores": str, "ntrex": str}
+_LANGUAGE_TYPES: dict[str, type] = dict.fromkeys(
+    ("name", "script", "flores", "ntrex", "region"), str
+)
 _VARIANT_TYPES = {
     "role": str,
     "repo": str,
@@ -298,46 +298,19 @@ _VARIANT_TYPES = {
 }
 
 
-def _check_types(raw: Table, types: dict[str, type], where: str) -> Table:
-    clean = {key: value for key, value in raw.items() if value is not None}
-    for key, value in clean.items():
-        if key not in types:
-            raise errors.StudyError(f"{where}: {errors.unknown('key', key, types)}")
-        if not isinstance(value, types[key]) or (types[key] is int and isinstance(value, bool)):
-            kind = types[key].__name__
-            raise errors.StudyError(f"{where}: {key} must be a {kind}, but is {_short(value)}")
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(value, list) and not isinstance(text, str):
-                raise errors.StudyError(f"{where}: {key} must hold strings, holds {_short(text)}")
-            if isinstance(text, str) and (len(text) > 1000 or errors.escape_hidden(text) != text):
-                raise errors.StudyError(
-                    f"{where}: {key} holds hidden or control characters, or is longer than 1000 "
-                    f"characters: {_short(text)}"
-                )
-    return clean
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _parse_suite(raw: Table, source: str) -> Suite:
-    raw = _check_types(raw, _SUITE_TYPES, source)
+    raw = check_types(raw, _SUITE_TYPES, source)
     for key in ("name", "pivot", "languages", "corpus", "variants"):
         if not raw.get(key):
             raise errors.StudyError(f"{source}: {key} is missing or empty")
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", raw["name"]):
-        name = _short(raw["name"])
+        name = short(raw["name"])
         raise errors.StudyError(f"{source}: name {name} must be lower-case letters, digits, ._-")
     known = load_languages()
     languages = tuple(raw["languages"])
     for code in languages:
         if code not in known:
-            valid = errors.unknown("language", code, known)
-            raise errors.StudyError(
-                f"{source}: languages: {valid} (add an entry to data/languages.toml)"
-            )
+            raise errors.StudyError(f"{source}: languages: {_unknown_language(code, known)}")
     if len(set(languages)) != len(languages):
         raise errors.StudyError(f"{source}: languages: a language is listed twice")
     if raw["pivot"] not in languages:
@@ -351,14 +324,22 @@ def _parse_suite(raw: Table, source: str) -> Suite:
     return Suite(**{**raw, "languages": languages, "variants": variants})
 
 
+def _unknown_language(code: str, known: dict[str, Language]) -> str:
+    """Return the message for a code that is not in ``known``."""
+    for row in known.values():
+        if code in (row.flores, row.ntrex):
+            return f"unknown language {code!r}; write {row.code!r}"
+    return f"unknown language {code!r}; add it to data/languages.toml, or fix the code (BCP-47)"
+
+
 def _parse_variant(name: str, raw: Any, languages: tuple[str, ...], source: str) -> Variant:
     where = f"{source}: variants.{name}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # it becomes a folder name
-        named = f"{source}: variants: {_short(name)}"
+        named = f"{source}: variants: {short(name)}"
         raise errors.StudyError(f"{named}: a variant's name must be letters, digits, _ and -")
     if not isinstance(raw, dict):
         raise errors.StudyError(f"{where} must be a table")
-    raw = _check_types(raw, _VARIANT_TYPES, where)
+    raw = check_types(raw, _VARIANT_TYPES, where)
     if raw.get("role") not in ROLES:
         raise errors.StudyError(f"{where}: {errors.unknown('role', raw.get('role'), ROLES)}")
     given = [key for key in ("path", "package", "repo") if raw.get(key)]
@@ -368,10 +349,10 @@ def _parse_variant(name: str, raw: Any, languages: tuple[str, ...], source: str)
         raise errors.StudyError(f"{where}: path and {given[1]} exclude each other; keep one")
     if raw.get("repo") and not re.fullmatch(_REPOSITORY, raw["repo"]):
         raise errors.StudyError(
-            f"{where}: repo {_short(raw['repo'])} is not a hub name (owner/name)"
+            f"{where}: repo {short(raw['repo'])} is not a hub name (owner/name)"
         )
     if raw.get("package") and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", raw["package"]):
-        raise errors.StudyError(f"{where}: package {_short(raw['package'])} is not a package name")
+        raise errors.StudyError(f"{where}: package {short(raw['package'])} is not a package name")
     if "package" in given and not raw.get("sha256"):
         raise errors.StudyError(f"{where}: package needs sha256, the hash of the weights in it")
     if "gguf" in raw:
@@ -406,10 +387,10 @@ def _check_gguf(raw: Table, where: str) -> None:
         raise errors.StudyError(f"{where}: gguf and package exclude each other; keep one")
     if not re.fullmatch(r"[^/\\]+\.gguf", name):
         raise errors.StudyError(
-            f"{where}: gguf {_short(name)} is not the name of a .gguf file in path or repo"
+            f"{where}: gguf {short(name)} is not the name of a .gguf file in path or repo"
         )
     parts = re.search(r"-\d{5}-of-(\d{5})\.gguf$", name)
     if parts and int(parts[1]) > 1:
         raise errors.StudyError(
-            f"{where}: gguf {_short(name)} is one of {int(parts[1])} parts; {JOIN_GGUF}"
+            f"{where}: gguf {short(name)} is one of {int(parts[1])} parts; {JOIN_GGUF}"
         )

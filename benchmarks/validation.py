@@ -1,10 +1,10 @@
 """Try measures and tests on planted truth: error rates, coverage, power, what must not pass.
 
-Every table is over many draws of ``planted.draw``; the answer is known by construction. The numbers
-go to docs/validation.json and from there into docs/validation.md.
+Every table is over many draws of ``planted.draw``; the answer is known by construction.
+``validation_curves`` and ``validation_contrasts`` hold more of them; ``measure_choice`` compares
+ways to scale vectors. ``report/fill.py`` puts the numbers into docs/validation.md.
 
-Reads:  docs/validation.md (its prose), results/ (the artefact on purpose)
-Writes: docs/validation.json, docs/validation.md
+Writes: docs/validation.json
 
     uv run benchmarks/validation.py
 """
@@ -21,43 +21,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from aya_probes import command_line, files, project
 from aya_probes.alignment import inference, layers, measures
 from aya_probes.planted import vectors as planted
-from aya_probes.planted.vectors import LAYERS, Plant
-
-PERMUTATIONS = 999
-RESAMPLES = 1_000
-NOMINAL = 0.05
-POWER_N = (10, 20, 50, 100)
-Records = list[dict[str, Any]]  # lines of one table
-
-
-def _flat(alignment: float) -> np.ndarray:
-    return np.full(LAYERS, planted.strength(alignment))
-
-
-def _curve(*points: tuple[int, float]) -> np.ndarray:
-    """Return concept strengths whose alignment runs linearly through (layer, alignment)."""
-    at, values = zip(*points, strict=True)
-    return planted.strength(np.interp(np.arange(LAYERS), at, values))
-
-
-def island(peak: float) -> np.ndarray:
-    """Shared between layers 6 and 12, ramps of three layers, nothing elsewhere."""
-    return _curve((3, 0.0), (6, peak), (12, peak), (15, 0.0))
-
+from aya_probes.planted.vectors import LAYERS, Plant, Rogue
+from validation_contrasts import contrast_errors, contrast_power
+from validation_curves import ceilings, layer_recovery, peaks, shapes
+from validation_plants import (
+    NOMINAL,
+    NULL,
+    PERMUTATIONS,
+    RESAMPLES,
+    ROGUE,
+    SIZES,
+    Records,
+    Run,
+    flat,
+)
 
 # --- draws (each takes a seed and returns numbers) --------------------------------------------
 
 
 def false_positives(plant: Plant, languages: int, seed: int) -> list[float]:
-    """Return whether max-T rejects at any layer: per language, and jointly over languages."""
+    """Return whether the test rejects at any layer from 1 on, and whether layer 0's own does.
+
+    With more than two languages, both tests are corrected over the language pairs.
+    """
     matrix = planted.matrices(planted.draw(plant, seed, languages)[0])
     own, joint = inference.max_t(matrix, inference.permutations(plant.n, PERMUTATIONS, seed))
-    return [float((own[0, 1:] <= NOMINAL).any()), float((joint[:, 1:] <= NOMINAL).any())]
+    called = (joint if languages > 2 else own) <= NOMINAL
+    return [float(called[:, 1:].any()), float(called[:, 0].any())]
 
 
 def covered(plant: Plant, truth: np.ndarray, seed: int) -> list[float]:
@@ -73,12 +69,12 @@ def covered(plant: Plant, truth: np.ndarray, seed: int) -> list[float]:
     ]
 
 
-def contrast(plant: Plant, change: np.ndarray | None, truth: float, seed: int) -> list[float]:
-    """Return whether a paired contrast at layer 9 is called, and whether its interval covers."""
+def contrast(plant: Plant, change: Plant | None, truth: float, seed: int) -> list[float]:
+    """Return whether a paired contrast at one layer is called, and whether its interval covers."""
     left = planted.draw(plant, seed, variants=2)
     if change is not None:
-        left[1] = planted.draw(replace(plant, concept=change), seed, variants=2)[1]
-    one, two = (measures.alignment(planted.matrices(v[:, :, :, 9:10]))[0, 0] for v in left)
+        left[1] = planted.draw(change, seed, variants=2)[1]
+    one, two = (measures.alignment(planted.matrices(v))[0, 0] for v in left)
     difference = two - one
     lower, upper = inference.expanded_interval(
         difference, inference.resample_weights(plant.n, RESAMPLES, seed)
@@ -87,187 +83,109 @@ def contrast(plant: Plant, change: np.ndarray | None, truth: float, seed: int) -
     return [float(p <= NOMINAL), float(lower <= truth <= upper)]
 
 
-def shape(plant: Plant, norm_as_last_layer: bool, seed: int) -> list[float]:
-    """Return the label found, one-hot over LABELS."""
-    vectors = planted.draw(plant, seed)[0]
-    if norm_as_last_layer:  # a final norm that takes the concept signal away
-        bare = planted.draw(replace(plant, concept=np.zeros(LAYERS)), seed)[0]
-        vectors[..., -1, :] = bare[..., -1, :]
-    label, _ = layers.shape_label(measures.alignment(planted.matrices(vectors))[0], seed=seed)
-    return [float(label == name) for name in LABELS]
-
-
-LABELS = ("RISE_PEAK_COLLAPSE", "MONOTONE_RISE", "MONOTONE_FALL", "FLAT", "UNRESOLVED")
-
-
-def committed(plant: Plant, truth: tuple[int, int] | None, seed: int) -> list[float]:
-    """Return: committed at all, commitment and release within one layer, concepts committed."""
-    vectors = planted.draw(plant, seed)[0]
-    centred = [measures.mean_centre(v) for v in vectors]
-    similarity = measures.cosines(*centred)
-    matrix = measures.wording_mean(similarity, same_wording=False)
-    p = inference.permutation_p(matrix, inference.permutations(plant.n, 499, seed))
-    mean = measures.alignment(matrix).mean(1)
-    layer = layers.commitment_layer(mean, p)
-    release = None if layer is None else layers.release_layer(mean, p, layer)
-    near = [False, False]
-    if truth is not None and layer is not None:
-        near = [abs(layer - truth[0]) <= 1, release is not None and abs(release - truth[1]) <= 1]
-    different = ~np.eye(plant.wordings, dtype=bool)
-    wins = measures.retrieval(similarity[:, different])["two_way"].mean(1)
-    single = [found is not None for found in layers.concept_commitment(wins)]
-    rate = layers.mismatched_commitment(similarity[:, different])
-    return [float(layer is not None), *map(float, near), float(np.mean(single)), rate]
-
-
 def misled(plant: Plant, seed: int) -> list[float]:
-    """Return raw cosine (matched, mismatched), the published rule's call, and ours."""
+    """Return raw cosine (matched, mismatched), the published rule's call, and ours.
+
+    Ours: of ``sentence_alignment``, of ``concept_alignment`` against all other concepts and against
+    those of its category; then mean A against either.
+    """
     vectors = planted.draw(plant, seed)[0]
     raw = measures.wording_mean(measures.cosines(*vectors), same_wording=True)
     matched = np.diagonal(raw, axis1=1, axis2=2).mean(1)
     concept, sentence = (planted.matrices(vectors, same_wording=same)[0] for same in (False, True))
     orders = inference.permutations(plant.n, PERMUTATIONS, seed)
-    called = [
-        (inference.permutation_p(m, orders)[1:] <= NOMINAL).any() for m in (concept, sentence)
+    inside = inference.block_permutations(plant.blocks, PERMUTATIONS, seed)
+    p = [
+        inference.permutation_p(sentence, orders),
+        inference.permutation_p(concept, orders),
+        inference.max_t(concept[None], inside, plant.blocks)[0][0],
     ]
     return [
         float(matched.mean()),
         float(measures.mismatched(raw).mean()),
         float(layers.first_run(matched >= 0.85, start=0) is not None),
-        *map(float, called),
-        float(measures.alignment(concept)[:, :].mean()),
+        *(float((values[1:] <= NOMINAL).any()) for values in p),
+        float(measures.alignment(concept).mean()),
+        float(measures.alignment_within(concept, plant.blocks).mean()),
     ]
 
 
 # --- experiments ------------------------------------------------------------------------------
 
-Run = Callable[[Callable[[int], list[float]], int], np.ndarray]
-NULL = Plant()
-
 
 def family_wise(run: Run, draws: int) -> Records:
-    """False positives of max-T where no concept signal is planted."""
+    """False positives of max-T and of layer 0's own test, where no concept signal is planted."""
+    few = Rogue("outliers", ROGUE.strength)
+    at_start = replace(NULL, concept=np.where(np.arange(LAYERS) == 0, planted.strength(0.3), 0.0))
     plants = {
         "anisotropy, offsets (n = 20)": (NULL, 2),
         "the same, n = 10": (replace(NULL, n=10), 2),
         "with a massive dimension": (replace(NULL, massive=1_000.0), 2),
+        "with rogue dimensions": (replace(NULL, rogue=ROGUE), 2),
+        "with outlying concepts in them": (replace(NULL, rogue=few), 2),
         "independent layers": (replace(NULL, layer_correlation=0.0), 2),
         "jointly over 9 languages": (NULL, 10),
+        "a signal at layer 0 alone": (at_start, 2),
     }
     records = []
     for name, (plant, languages) in plants.items():
-        own, joint = run(functools.partial(false_positives, plant, languages), draws).mean(0)
-        rate = joint if languages > 2 else own
-        records.append({"plant": name, "rate": rate, "draws": draws, "nominal": NOMINAL})
+        rate, first = run(functools.partial(false_positives, plant, languages), draws).mean(0)
+        records.append(
+            {"plant": name, "rate": rate, "first": first, "draws": draws, "nominal": NOMINAL}
+        )
     return records
 
 
 def coverage(run: Run, draws: int) -> Records:
-    """Coverage of the 95% interval of A against the population's value."""
+    """Coverage of the 95% interval of A against the population's value, over five layers."""
     records = []
-    for n in POWER_N:
-        for alignment in (0.0, 0.1, 0.3):
-            plant = replace(NULL, concept=_flat(alignment), n=n)
-            truth = planted.population_alignment(plant)
-            share, bias, width = run(functools.partial(covered, plant, truth), draws).mean(0)
-            records.append(
-                {
-                    "n": n,
-                    "alignment": float(truth.mean()),
-                    "coverage": share,
-                    "bias": bias,
-                    "width": width,
-                    "draws": draws,
-                }
-            )
-    return records
+    for alignment in (0.0, 0.1, 0.3):
+        plant = flat(alignment, 5)
+        truth = planted.population_alignment(plant)
+        for n in SIZES:
+            one = functools.partial(covered, replace(plant, n=n), truth)
+            found = dict(zip(("coverage", "bias", "width"), run(one, draws).mean(0), strict=True))
+            records.append({"n": n, "alignment": float(truth.mean()), **found, "draws": draws})
+    return sorted(records, key=lambda record: record["n"])
 
 
 def contrasts(run: Run, draws: int) -> Records:
-    """False positives, power and coverage of paired contrasts between variants."""
+    """False positives, power and coverage of paired contrasts between variants at one layer."""
     records = []
-    base = replace(NULL, concept=_flat(0.25))
-    at = planted.population_alignment(base)[9]
+    base = flat(0.25, 1)
+    at = planted.population_alignment(base)[0]
     for change in (0.0, 0.02, 0.05):
-        other = _flat(0.25 + change)
-        truth = float(planted.population_alignment(replace(base, concept=other))[9] - at)
-        truth = truth if change else 0.0
-        called, covers = run(
-            functools.partial(contrast, base, other if change else None, truth), draws
-        ).mean(0)
+        other = flat(0.25 + change, 1) if change else None
+        truth = float(planted.population_alignment(other)[0] - at) if other else 0.0
+        one = functools.partial(contrast, base, other, truth)
+        called, covers = run(one, draws).mean(0)
         records.append({"difference": truth, "called": called, "coverage": covers, "draws": draws})
-    return records
-
-
-def shapes(run: Run, draws: int) -> Records:
-    """Shape labels of planted curves."""
-    flat = replace(NULL, concept=_flat(0.25))
-    aniso = np.interp(np.arange(LAYERS), [0, 9, 18], [1.0, 30.0, 1.0])
-    rise = replace(NULL, concept=_curve((0, 0.05), (18, 0.35)))
-    fall = replace(NULL, concept=_curve((0, 0.35), (18, 0.05)))
-    plants: dict[str, tuple[Plant, bool, str]] = {
-        "no signal": (NULL, False, "FLAT"),
-        "flat signal": (flat, False, "FLAT"),
-        "monotone rise": (rise, False, "MONOTONE_RISE"),
-        "monotone fall": (fall, False, "MONOTONE_FALL"),
-        "only anisotropy varies": (replace(flat, anisotropy=aniso), False, "FLAT"),
-        "only the final norm drops it": (flat, False, "FLAT"),
-        "the same, norm taken as layer L": (flat, True, "FLAT"),
-        "rise, peak, decline": (replace(NULL, concept=island(0.35)), False, "RISE_PEAK_COLLAPSE"),
-    }
-    records = []
-    for name, (plant, norm, truth) in plants.items():
-        shares = run(functools.partial(shape, plant, norm), draws).mean(0)
-        found = dict(zip(LABELS, map(float, shares), strict=True))
-        wrong = 1 - found[truth] - (found["UNRESOLVED"] if truth != "UNRESOLVED" else 0)
-        if truth != "FLAT":
-            wrong -= found["FLAT"]  # too little power is no false shape
-        records.append({"plant": name, "truth": truth, **found, "false": wrong, "draws": draws})
-    return records
-
-
-def layer_recovery(run: Run, draws: int) -> Records:
-    """Recovery of the planted commitment and release layers, and the rates under the null."""
-    records = []
-    for n in POWER_N:
-        for peak in (0.0, 0.1, 0.2, 0.35):
-            plant = replace(NULL, n=n, concept=island(peak)) if peak else replace(NULL, n=n)
-            truth = None
-            if peak:
-                mean = planted.population_alignment(plant)
-                zero = np.zeros(LAYERS)
-                start = layers.commitment_layer(mean, zero)
-                assert start is not None
-                end = layers.release_layer(mean, zero, start)
-                truth = (start, end if end is not None else LAYERS)
-            found = run(functools.partial(committed, plant, truth), draws).mean(0)
-            records.append(
-                {
-                    "n": n,
-                    "peak": peak,
-                    "truth": truth,
-                    "committed": found[0],
-                    "commitment_within_1": found[1],
-                    "release_within_1": found[2],
-                    "concepts_committed": found[3],
-                    "concept_rate_on_mismatched": found[4],
-                    "draws": draws,
-                }
-            )
     return records
 
 
 def decoys(run: Run, draws: int) -> Records:
     """What raw cosine and the published rule find where there is no shared concept."""
     sentence = np.full(LAYERS, planted.strength(0.3))
+    signal = flat(0.25)
     plants = {
         "no signal, anisotropy": NULL,
         "no signal, massive dimension (BOS sink)": replace(NULL, massive=300.0),
         "sentence signal, no concept signal": replace(NULL, sentence=sentence),
-        "concept signal": replace(NULL, concept=_flat(0.25)),
-        "concept signal, massive dimension": replace(NULL, concept=_flat(0.25), massive=300.0),
+        "only the category is shared": replace(signal, categories=5),
+        "concept signal": signal,
+        "concept signal, massive dimension": replace(signal, massive=300.0),
+        "concept signal, rogue dimensions": replace(signal, rogue=ROGUE),
     }
-    columns = ("matched", "mismatched", "published_rule", "concept_called", "sentence_called", "A")
+    columns = (
+        "matched",
+        "mismatched",
+        "published_rule",
+        "sentence_called",
+        "concept_called",
+        "within_called",
+        "A",
+        "A_within",
+    )
     records = []
     for name, plant in plants.items():
         found = run(functools.partial(misled, plant), draws).mean(0)
@@ -281,7 +199,11 @@ EXPERIMENTS: dict[str, Callable[[Run, int], Records]] = {
     "family_wise": family_wise,
     "coverage": coverage,
     "contrasts": contrasts,
+    "contrast_errors": contrast_errors,
+    "contrast_power": contrast_power,
+    "ceilings": ceilings,
     "shapes": shapes,
+    "peaks": peaks,
     "layers": layer_recovery,
     "decoys": decoys,
 }
@@ -297,7 +219,7 @@ def _plain(value: Any) -> Any:
 def compute(draws: int, jobs: int, seed: int) -> dict[str, Any]:
     """Return every experiment's records; the same seed gives the same numbers at any ``jobs``."""
     tables = {}
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=threadpool_limits, initargs=(1,)) as pool:
 
         def run(one: Callable[[int], list[float]], count: int) -> np.ndarray:
             seeds = range(seed, seed + count)
@@ -324,9 +246,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--draws",
         type=command_line.positive_int,
-        default=1_000,
+        default=200,
         metavar="N",
-        help="draws per line of a table (default 1000)",
+        help="draws per line of a table (default 200)",
     )
     parser.add_argument(
         "--jobs",
@@ -350,7 +272,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     def stage() -> None:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores
         files.save_json(args.json, compute(args.draws, args.jobs, args.seed))
         print(args.json)
 

@@ -4,7 +4,7 @@ Each table stands between ``<!-- table:NAME -->`` and ``<!-- /table -->``. ``--c
 nothing and exits 1 if a table is out of date.
 
 Reads:  results/, runs/mini-flores/results/, benchmarks/results/, docs/*.json,
-        data/adapters/mini/*/card.json
+        data/adapters/mini/*/card.json, data/perturbations.json, data/stimuli_review.csv
 Writes: REPORT.md, README.md, docs/{artifacts,models,performance,validation}.md
 
     uv run report/fill.py
@@ -19,10 +19,13 @@ from pathlib import Path
 
 import findings
 import tables_alignment
+import tables_contrasts
+import tables_corpus
 import tables_evidence
 import tables_models
 import tables_performance
 import tables_records
+import tables_stimuli
 from aya_probes import command_line, errors, files, project
 from aya_probes.errors import StudyError
 from aya_probes.run_folder import RunPaths
@@ -39,7 +42,14 @@ DOCUMENTS = tuple(
         "docs/validation.md",
     )
 )
-_FUNCTIONS = (*tables_alignment.TABLES, *tables_evidence.TABLES, *findings.TABLES)
+_FUNCTIONS = (
+    *tables_alignment.TABLES,
+    *tables_corpus.TABLES,
+    *tables_contrasts.TABLES,
+    *tables_stimuli.TABLES,
+    *tables_evidence.TABLES,
+    *findings.TABLES,
+)
 TABLES: dict[str, Callable[[RunPaths], str]] = {
     **{function.__name__: function for function in _FUNCTIONS},
     **tables_performance.TABLES,

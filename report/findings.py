@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aya_probes import suites
-from aya_probes.results.curves import CONCEPT, COSINE, MISMATCHED
+from aya_probes.results.contrasts import choose
+from aya_probes.results.curves import (
+    CONCEPT,
+    COSINE,
+    DISATTENUATED,
+    MISMATCHED,
+    RAW,
+    WITHIN_CATEGORY,
+)
 from aya_probes.run_folder import RunPaths
-from tables_alignment import Run, bounds, interval, load_run, markdown
+from tables_alignment import Run, interval, load_run, markdown
+from tables_contrasts import sources, verdicts
 
 LAST = "last"  # the published study's pooling
+SAID_ON = ("concepts, A", "FLORES sentences, A")  # measures whose specificity is put in words
 
 
 def artefact(paths: RunPaths) -> str:
@@ -45,114 +57,170 @@ def artefact(paths: RunPaths) -> str:
     return markdown(header, rows)
 
 
-def _testable(run: Run) -> list[str]:
-    return [c for c in run.results.info.others if not run.results.is_untestable(run.base, c)]
+# --- what base shows ----------------------------------------------------------------------------
+
+
+def _codes(codes: Sequence[str]) -> str:
+    return ", ".join(codes) or "none"
+
+
+def _names(codes: Sequence[str]) -> str:
+    known = suites.load_languages()
+    return ", ".join(known[code].name for code in codes) or "no language"
+
+
+def _passing(run: Run, measure: str) -> list[str]:
+    """Return the testable languages that pass a measure's test on base."""
+    return [code for code in run.testable if run.passes(measure, run.base, code)]
+
+
+def _with_shape(run: Run, *labels: str) -> list[str]:
+    """Return the testable languages whose relative curve has one of the labels on base."""
+    shapes = {code: run.results.shapes.get((run.base, code)) for code in run.testable}
+    return [code for code, shape in shapes.items() if shape is not None and shape.label in labels]
+
+
+def _kept(run: Run, codes: Sequence[str]) -> str:
+    """Return how much of the largest value the languages keep at the last layer."""
+    kept = [run.results.shapes[run.base, code].retained for code in codes]
+    known = [share for share in kept if share is not None]
+    if not known:
+        return ""
+    return f"; at layer {run.results.info.last_layer} they keep {min(known):.0%}–{max(known):.0%}"
+
+
+def _specificity(paths: RunPaths) -> str:
+    """Return the specificity of every regional variant, in words."""
+    return "; ".join(verdicts(paths, SAID_ON)) or "no contrasts"
+
+
+def _region_counts(paths: RunPaths) -> list[str]:
+    """Return how many region contrasts on targeted languages are gains and are established."""
+    found = []
+    for source in sources(paths):
+        info = source.run.results.info
+        rows = choose(source.run.contrasts, source.measure, "region")
+        aimed = [r for r in rows if r.targets in info.targets[r.contrast.split(" - ")[0]]]
+        gains = [r for r in aimed if r.established and r.estimate > 0]
+        if source.title in SAID_ON:
+            found.append(f"{len(gains)} of {len(aimed)} on {source.title}")
+    return found
 
 
 def claims(paths: RunPaths) -> str:
     """The original study's headline claims, and what suite mini says of each."""
     run = load_run(paths)
-    codes, testable = run.results.info.others, _testable(run)
-    label = {code: run.results.shapes[run.base, code].label for code in codes}
-    found = [c for c in testable if run.layers[run.base, c].status == "committed"]
-    shape = [c for c in testable if label[c] == "RISE_PEAK_COLLAPSE"]
-    rises = [c for c in found if label[c] in ("RISE_PEAK_COLLAPSE", "MONOTONE_RISE")]
-    region = run.contrasts_of("region")
-    kept = [c for c in region if c.p_holm <= 0.05]
-    gaps = "; ".join(
-        f"{c.contrast.split(': ')[1]} {c.estimate:+.3f} {bounds(c)}"
-        for c in run.contrasts_of("specificity")
-    )
+    codes, testable = run.results.info.others, run.testable
+    either, within = _passing(run, CONCEPT), _passing(run, WITHIN_CATEGORY)
+    declines = _with_shape(run, "RISE_PEAK_DECLINE")
+    rises = _with_shape(run, "RISE_PEAK_DECLINE", "MONOTONE_RISE")
     constant = [c for c in codes if run.results.is_untestable(run.base, c, LAST)]
+    cued = [code for code in either if run.results.passing_cues(CONCEPT, code)]
     rows = [
         (
             "concepts are shared mid-network",
-            f"aligned after the embeddings in {len(found)} of {len(testable)} testable languages "
-            f"({', '.join(found)}); more than at the embeddings already, in both halves of the "
-            f"concepts, in {len(rises)} ({', '.join(rises)})",
+            f"the concept or its category is shared in {len(either)} of {len(testable)} testable "
+            f"languages ({_codes(either)}); the concept itself, tested within its category, in "
+            f"{len(within)} ({_codes(within)}). A cue that is not meaning passes too in "
+            f"{len(cued)} of the first ({_codes(cued)}). Relative to the noise ceiling, a rise "
+            f"after the embeddings is established in {len(rises)} ({_codes(rises)})",
         ),
         (
             "and become language-specific again towards the output",
-            f"rise, peak and decline before the final norm in {len(shape)} of {len(testable)} "
-            f"({', '.join(shape)})",
+            "relative to the noise ceiling, rise and decline before the final norm are both "
+            f"established in {len(declines)} of {len(testable)} ({_codes(declines)})"
+            f"{_kept(run, declines)}",
         ),
         (
             "regional tuning raises alignment in its languages",
-            f"{len(kept)} of {len(region)} contrasts of a regional adapter with `global` survive "
-            f"Holm; targets minus untargeted: {gaps}",
+            f"established gains of a regional adapter over `global` in its own languages: "
+            f"{'; '.join(_region_counts(paths)) or 'none tested'}. Targets minus other languages: "
+            f"{_specificity(paths)}",
         ),
         (
             "alignment is maximal at the embeddings where scripts are shared",
             f"an artefact: the last token is the same in {len(constant)} of {len(codes)} languages "
-            f"({', '.join(constant)})",
+            f"({_codes(constant)})",
         ),
     ]
     return markdown(["claim of the original study", "suite mini"], rows)
 
 
-def _languages_by_status(run: Run) -> dict[str, list[str]]:
-    names = suites.load_languages()
-    found: dict[str, list[str]] = {}
-    for code in run.results.info.others:
-        found.setdefault(run.layers[run.base, code].status, []).append(names[code].name)
-    return found
+def _strongest(run: Run, codes: Sequence[str]) -> str:
+    """Return where alignment is strongest, beside the untrained variant, as a sentence."""
+    info = run.results.info
+
+    def height(code: str) -> float:
+        curve = run.curve(CONCEPT, run.base, code)
+        return float("-inf") if curve.peak is None else float(curve.array()[curve.peak])
+
+    best = max(codes, key=height)
+    curve = run.curve(CONCEPT, run.base, best)
+    if curve.peak is None:
+        return ""
+    beside = "".join(
+        f", while `{v}` has {interval(run.curve(CONCEPT, v, best), curve.peak)} there"
+        for v in info.by_role("untrained")
+    )
+    relative = run.results.curve(DISATTENUATED, run.base, best)
+    share = "" if relative is None else f", {interval(relative, curve.peak)} of the noise ceiling"
+    return (
+        f" It is strongest in {_names([best])} at layer {curve.peak}: A = "
+        f"{interval(curve, curve.peak)}{share} (n = {curve.n or info.n}){beside}."
+    )
 
 
 def abstract(paths: RunPaths) -> str:
     """The results in sentences, from the numbers."""
     run = load_run(paths)
-    info, names = run.results.info, suites.load_languages()
-    by_status = _languages_by_status(run)
-    committed = [c for c in info.others if run.layers[run.base, c].status == "committed"]
-
-    def height(code: str) -> float:
-        return float(max(v for v in run.curve(CONCEPT, run.base, code).mean if v is not None))
-
-    strongest = max(committed, key=height)
-    curve = run.curve(CONCEPT, run.base, strongest)
-    assert curve.peak is not None
-    beside = "".join(
-        f", while `{v}` has {interval(run.curve(CONCEPT, v, strongest), curve.peak)} there"
-        for v in info.by_role("untrained")
-    )
-    region = run.contrasts_of("region")
-    kept = sum(c.p_holm <= 0.05 for c in region)
+    info = run.results.info
+    pivot = _names([info.pivot])
+    either, within, raw = (_passing(run, m) for m in (CONCEPT, WITHIN_CATEGORY, CONCEPT + RAW))
+    missed = [code for code in run.testable if code not in either]
+    void = [code for code in info.others if code not in run.testable]
+    declines = _with_shape(run, "RISE_PEAK_DECLINE")
     parts = [
-        f"In base, concept alignment with {names[info.pivot].name} is established in "
-        f"{', '.join(by_status.get('committed', ['no language']))}"
+        f"In base, alignment with {pivot} that the concept or its category makes is established in "
+        f"{_names(either)}"
     ]
-    if "never" in by_status:
-        parts.append(f"not established in {', '.join(by_status['never'])}")
-    if "untestable" in by_status:
-        parts.append(f"untestable in {', '.join(by_status['untestable'])} (identical inputs)")
+    if missed:
+        parts.append(f"it is not established in {_names(missed)}")
+    if void:
+        parts.append(f"it is untestable in {_names(void)} (identical inputs)")
     return (
-        f"{'; '.join(parts)}. It is strongest in {names[strongest].name} at layer {curve.peak}: "
-        f"A = {interval(curve, curve.peak)} (n = {info.n}){beside}. "
-        f"Of {len(region)} contrasts between a regional adapter and `global`, {kept} survive "
-        "correction for multiple comparisons."
+        f"{'; '.join(parts)}. Tested within its category, the concept itself is shared in "
+        f"{_names(within)}. On raw vectors the first test is passed in {len(raw)} of "
+        f"{len(run.testable)} languages ({_codes(raw)}).{_strongest(run, run.testable)} Relative "
+        "to the noise ceiling, rise, peak and decline before the final norm are established in "
+        f"{_names(declines)}{_kept(run, declines)}. Did regional adapters help their own languages "
+        f"more than others? {_specificity(paths)}."
     )
 
 
 def finding(paths: RunPaths) -> str:
-    """The answer in two sentences, for README's first screen."""
+    """The answer in three sentences, for README's first screen."""
     run = load_run(paths)
-    info, testable = run.results.info, _testable(run)
-    found = [run.layers[run.base, c] for c in testable]
+    info, testable = run.results.info, run.testable
+    either, within = _passing(run, CONCEPT), _passing(run, WITHIN_CATEGORY)
     starts = [
-        cell.commitment_layer
-        for cell in found
-        if cell.status == "committed" and cell.commitment_layer is not None
+        layer
+        for code in testable
+        if (layer := run.layers[run.base, code].commitment_layer) is not None and layer >= 0
     ]
+    between = (
+        f"; the sharing begins between layers {min(starts)} and {max(starts)}, depending on the "
+        "language"
+        if starts
+        else ""
+    )
     untrained = info.first("untrained")
-    null = sum(run.layers[untrained, c].status == "committed" for c in testable) if untrained else 0
-    region = run.contrasts_of("region")
-    kept = sum(c.p_holm <= 0.05 for c in region)
+    null = sum(run.passes(CONCEPT, untrained, code) for code in testable) if untrained else "no run"
     return (
-        f"In {info.label}, {info.n} medical concepts are shared with English in {len(starts)} of "
-        f"{len(testable)} testable languages (max-T p ≤ 0.05); the sharing begins between layers "
-        f"{min(starts)} and {max(starts)}, depending on the language. With random weights they are "
-        f"shared in {null}. Regional LoRA adapters do not measurably change the alignment: {kept} "
-        f"of {len(region)} contrasts survive correction for multiple comparisons."
+        f"In {info.label}, {info.n} medical concepts or their categories are shared with English "
+        f"in {len(either)} of {len(testable)} testable languages (max-T p ≤ 0.05 by language), and "
+        f"the concepts themselves, tested within their categories, in {len(within)}{between}. With "
+        f"random weights they are shared in {null}. Regional LoRA adapters, targets minus other "
+        f"languages: {_specificity(paths)}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Alignment results as Markdown tables: peaks, commitment, shapes, contrasts, corpora."""
+"""Concept alignment as Markdown tables: peaks, tests, ceilings, shapes, commitment layers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ import numpy as np
 from aya_probes import files, project, records
 from aya_probes.results.alignment import Results, load_results
 from aya_probes.results.curves import (
+    CEILING,
     CONCEPT,
-    PARALLEL_CKA,
+    DISATTENUATED,
+    DOMINANCE,
     PARALLEL_RETRIEVAL,
     PRIMARY,
+    RAW,
     SENTENCE,
+    WITHIN_CATEGORY,
     Curve,
+    Shape,
 )
 from aya_probes.results.tables import Contrast, Layers
 from aya_probes.run_folder import RunPaths
 
 FLORES_RUN = RunPaths(project.ROOT / "runs" / "mini-flores")
+SHORT = {CONCEPT: "concept", SENTENCE: "sentence"}
+ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -37,15 +44,33 @@ class Run:
         """The base variant, else the first one."""
         return self.results.info.first("base") or self.results.info.variants[0]
 
-    def contrasts_of(self, *kinds: str) -> list[Contrast]:
-        """Return the contrasts of these kinds."""
-        return [c for c in self.contrasts if c.contrast.split(":")[0] in kinds]
+    @property
+    def shown(self) -> list[str]:
+        """The variants without those that train another one again."""
+        info = self.results.info
+        return [v for v in info.variants if v not in info.repeats]
+
+    @property
+    def testable(self) -> list[str]:
+        """The languages that are testable on the base variant."""
+        results = self.results
+        return [c for c in results.info.others if not results.is_untestable(self.base, c)]
 
     def curve(self, measure: str, variant: str, language: str) -> Curve:
         """Return a curve that the run must have."""
         found = self.results.curve(measure, variant, language)
         assert found is not None, (measure, variant, language)
         return found
+
+    def smallest_p(self, measure: str, variant: str, language: str, field: str = "p") -> float:
+        """Return the smallest max-T p-value over layers 1..L; NaN if there is none."""
+        curve = self.results.curve(measure, variant, language)
+        p = np.array([np.nan]) if curve is None else curve.array(field)[1:]
+        return float("nan") if np.isnan(p).all() else float(np.nanmin(p))
+
+    def passes(self, measure: str, variant: str, language: str) -> bool:
+        """Return whether the test of a measure is passed at some layer from 1 to L."""
+        return self.smallest_p(measure, variant, language) <= ALPHA
 
 
 @functools.cache
@@ -68,205 +93,257 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     """Return a number with ``digits`` decimals, nothing for a missing one."""
-    return "" if value is None else f"{value:.{digits}f}"
+    return "" if value is None or np.isnan(value) else f"{value:.{digits}f}"
 
 
 def interval(curve: Curve, layer: int, digits: int = 2) -> str:
-    """Return ``mean [lower, upper]`` of a curve at a layer."""
+    """Return ``mean [lower, upper]`` of a curve at a layer, or that it is undefined there."""
     mean, lower, upper = (curve.array(name)[layer] for name in ("mean", "lower", "upper"))
-    return f"{mean:.{digits}f} [{lower:.{digits}f}, {upper:.{digits}f}]"
+    if np.isnan(mean):
+        return "undefined"
+    bounds = "" if np.isnan(lower) else f" [{lower:.{digits}f}, {upper:.{digits}f}]"
+    return f"{mean:.{digits}f}{bounds}"
 
 
-def at_peak(curve: Curve) -> str:
+def at_peak(curve: Curve | None) -> str:
     """Return the interval at the layer of the largest mean, and that layer."""
-    assert curve.peak is not None
+    if curve is None or curve.peak is None:
+        return "undefined"
     return f"{interval(curve, curve.peak)} at {curve.peak}"
 
 
-def bounds(contrast: Contrast, digits: int = 3) -> str:
-    """Return a contrast's interval."""
-    return f"[{number(contrast.lower, digits)}, {number(contrast.upper, digits)}]"
+def change(values: tuple[float, float, float] | None) -> str:
+    """Return an estimate with its interval, signed."""
+    return "" if values is None else "{:+.2f} [{:.2f}, {:.2f}]".format(*values)
 
 
-# --- tables -----------------------------------------------------------------------------------
+# --- is there alignment? ------------------------------------------------------------------------
 
 
 def peaks(paths: RunPaths) -> str:
-    """Largest concept alignment per language and variant, with the audit of inputs."""
+    """Largest concept alignment per language and variant, raw below; the audit of inputs."""
     run = load_run(paths)
-    info = run.results.info
+    results, shown = run.results, run.shown
     rows = []
-    for code in info.others:
-        line = [code, *(at_peak(run.curve(CONCEPT, v, code)) for v in info.variants)]
-        inputs = run.results.input_share(info.variants[0], code)
+    for code in results.info.others:
+        line = [code]
+        for v in shown:
+            raw = results.curve(CONCEPT + RAW, v, code)
+            line.append(f"{at_peak(results.curve(CONCEPT, v, code))}<br>raw {at_peak(raw)}")
+        inputs = results.input_share(shown[0], code)
         line.append(f"{inputs.share:.0%}" + (" untestable" if inputs.untestable else ""))
-        line.append(f"{run.layers[info.variants[0], code].shared_tokens:.0%}")
+        line.append(f"{run.layers[shown[0], code].shared_tokens:.0%}")
         rows.append(line)
-    return markdown(["language", *info.variants, "identical inputs", "shared tokens"], rows)
+    return markdown(["language", *shown, "identical inputs", "shared tokens"], rows)
 
 
 def detection(paths: RunPaths) -> str:
-    """Smallest max-T p over layers 1..L, and corrected over the languages too."""
+    """Smallest max-T p over layers 1..L: standardised / raw, and over all languages too."""
+    run = load_run(paths)
+    columns = [(variant, measure) for variant in run.shown for measure in PRIMARY]
+    rows = []
+    for code in run.results.info.others:
+        line = [code]
+        for variant, measure in columns:
+            pair = (run.smallest_p(measure + suffix, variant, code) for suffix in ("", RAW))
+            line.append(" / ".join(number(p, 4) for p in pair))
+        joint = (run.smallest_p(measure, run.base, code, "p_joint") for measure in PRIMARY)
+        rows.append([*line, *(number(p, 4) for p in joint)])
+    header = [f"{v}, {SHORT[m]}: standardised / raw" for v, m in columns]
+    header += [f"{run.base}, {SHORT[m]}: over all languages too" for m in PRIMARY]
+    return markdown(["language", *header], rows)
+
+
+def within_category(paths: RunPaths) -> str:
+    """Alignment against all concepts (the concept or its category) and within the category."""
+    run = load_run(paths)
+    others = [v for v in run.shown if v != run.base]
+
+    def cell(measure: str, variant: str, code: str) -> str:
+        p = number(run.smallest_p(measure, variant, code), 4)
+        return f"{at_peak(run.results.curve(measure, variant, code))}, p {p or 'none'}"
+
+    rows = []
+    for code in run.results.info.others:
+        within = run.results.curve(WITHIN_CATEGORY, run.base, code)
+        n = "" if within is None or within.n is None else str(within.n)
+        both = (cell(m, run.base, code) for m in (CONCEPT, WITHIN_CATEGORY))
+        rows.append([code, n, *both, *(cell(WITHIN_CATEGORY, v, code) for v in others)])
+    header = [
+        "language",
+        "n within",
+        f"{run.base}, all concepts: concept or category",
+        f"{run.base}, within the category: the concept",
+        *(f"{v}, within" for v in others),
+    ]
+    return markdown(header, rows)
+
+
+def dominance(paths: RunPaths) -> str:
+    """Share of squared length in the largest 1, 3 and 10 dimensions of base's raw vectors."""
     run = load_run(paths)
     info = run.results.info
-    columns = [(variant, measure) for variant in info.variants for measure in PRIMARY]
+    layers = (1, (1 + info.last_layer) // 2, info.last_layer)
 
-    def smallest(variant: str, measure: str, code: str) -> str:
-        curve = run.curve(measure, variant, code)
-        found = (curve.array(name)[1:] for name in ("p", "p_joint"))
-        return " / ".join(number(float(np.nanmin(p)), 4) for p in found)
+    def cell(variant: str, code: str, layer: int) -> str:
+        curves = (run.curve(name, variant, code) for name in DOMINANCE)
+        return " / ".join(f"{curve.array()[layer]:.0%}" for curve in curves)
 
-    rows = [[code, *(smallest(v, m, code) for v, m in columns)] for code in info.others]
-    names = {CONCEPT: "concept", SENTENCE: "sentence"}
-    return markdown(["language", *(f"{v}, {names[m]}" for v, m in columns)], rows)
+    rows = [[c, *(cell(run.base, c, n) for n in layers)] for c in info.languages]
+    header = [f"layer {n}: 1 / 3 / 10 dimensions" for n in layers]
+    for name in info.by_role("untrained"):
+        rows.append([f"{info.pivot}, {name}", *(cell(name, info.pivot, n) for n in layers)])
+    return markdown(["language", *header], rows)
+
+
+# --- where in the network? ----------------------------------------------------------------------
 
 
 def commitment(paths: RunPaths) -> str:
-    """Commitment and release layer, and the published rule's layer, per language and variant."""
+    """Commitment and release layer with interval and raw, and the published rule's layer."""
     run = load_run(paths)
-    info = run.results.info
+
+    def cell(record: Layers) -> str:
+        text = record.span
+        if record.commitment_lower is not None:
+            text += f" [{record.commitment_lower}, {record.commitment_upper}]"
+        if record.commitment_raw is not None:
+            raw = "never" if record.commitment_raw == -1 else record.commitment_raw
+            text += f"; raw {raw}"
+        return text
+
     rows = []
-    for code in info.others:
-        line = [code, *(run.layers[v, code].span for v in info.variants)]
-        first = run.layers[info.variants[0], code]
-        artefact = " (identical inputs)" if first.legacy_status == "identical_input" else ""
-        rows.append([*line, f"{first.legacy_layer}{artefact}"])
-    return markdown(["language", *info.variants, f"published rule, {info.variants[0]}"], rows)
+    for code in run.results.info.others:
+        line = [code, *(cell(run.layers[v, code]) for v in run.shown)]
+        rows.append([*line, _published_rule(run, code)])
+    return markdown(["language", *run.shown, f"published rule, {run.base}"], rows)
+
+
+def _published_rule(run: Run, code: str) -> str:
+    """Return the layer of the published rule on the base variant."""
+    record = run.layers[run.base, code]
+    artefact = " (identical inputs)" if record.legacy_status == "identical_input" else ""
+    return ("never" if record.legacy_layer == -1 else f"{record.legacy_layer}") + artefact
+
+
+def ceilings(paths: RunPaths) -> str:
+    """Noise ceiling of base, and alignment relative to it: first, largest and last layer."""
+    run = load_run(paths)
+    last, rows = run.results.info.last_layer, []
+    for code in run.results.info.others:
+        curve = run.results.curve(DISATTENUATED, run.base, code)
+        shape = run.results.shapes.get((run.base, code))
+        ceiling = run.curve(CEILING, run.base, code).array()
+        peak = None if curve is None else curve.peak
+        if curve is None or peak is None:
+            rows.append([code, *[""] * 4, "undefined", *[""] * 3])
+            continue
+        between = "" if shape is None or not shape.peak_interval else _layers(shape.peak_interval)
+        shown = (0, peak, last)
+        rows.append(
+            [
+                code,
+                " / ".join(number(float(ceiling[n]), 2) for n in shown),
+                interval(curve, 0),
+                f"{interval(curve, peak)} at {peak}{between}",
+                interval(curve, last),
+                "" if shape is None else change(shape.rise),
+                "" if shape is None else change(shape.decline),
+                "" if shape is None or shape.retained is None else f"{shape.retained:.0%}",
+            ]
+        )
+    header = (
+        f"language, ceiling at layer 0 / the peak / {last}, relative at 0, relative at the peak, "
+        f"relative at {last}, rise, decline, kept at {last}"
+    )
+    pivot = run.curve(CEILING, run.base, run.results.info.pivot)
+    return markdown(header.split(", "), rows) + (
+        f"\n\nCeiling of {run.results.info.pivot}: {interval(pivot, 0)} at layer 0, "
+        f"{at_peak(pivot)}, {interval(pivot, last)} at {last}. Rise and decline: the largest value "
+        "minus that at the first and at the last layer; its layer is chosen on the same data, and "
+        "only the label of the shape is a test."
+    )
+
+
+def _layers(between: tuple[int, int]) -> str:
+    return " (95%: {}-{})".format(*between)
+
+
+def shapes(paths: RunPaths) -> str:
+    """Shape label per language and variant, with the peak's interval and what is kept at L."""
+    run = load_run(paths)
+
+    def cell(shape: Shape | None) -> str:
+        if shape is None:
+            return "not tested"
+        parts = [shape.label]
+        if shape.peak_layer is not None:
+            between = _layers(shape.peak_interval) if shape.peak_interval else ""
+            parts.append(f"peak {shape.peak_layer}{between}")
+        if shape.retained is not None:
+            parts.append(f"keeps {shape.retained:.0%}")
+        return "<br>".join(parts)
+
+    rows = [
+        [code, *(cell(run.results.shapes.get((v, code))) for v in run.shown)]
+        for code in run.results.info.others
+    ]
+    return markdown(["language", *run.shown], rows)
 
 
 def agnostic(paths: RunPaths) -> str:
-    """Mean alignment over testable pairs with English and without it, at the best layer."""
-    results = load_run(paths).results
+    """Mean alignment over testable pairs with the pivot and without it, at the best layer."""
+    run = load_run(paths)
     rows = []
     for measure in PRIMARY:
-        for variant in results.info.variants:
-            curves = [
-                results.agnostic[measure, variant, family]
-                for family in ("with_pivot", "without_pivot")
-            ]
-            cells = [f"{at_peak(curve)} ({curve.pairs} pairs)" for curve in curves]
+        for variant in run.shown:
+            cells = []
+            for family in ("with_pivot", "without_pivot"):
+                curve = run.results.agnostic.get((measure, variant, family))
+                cells.append("" if curve is None else f"{at_peak(curve)} ({curve.pairs} pairs)")
             rows.append([f"`{measure}`", variant, *cells])
     return markdown(["measure", "variant", "pairs with English", "pairs without English"], rows)
 
 
-def shapes(paths: RunPaths) -> str:
-    """Shape label per language and variant."""
-    results = load_run(paths).results
-    variants = results.info.variants
-    rows = [
-        [code, *(results.shapes[v, code].label for v in variants)] for code in results.info.others
-    ]
-    return markdown(["language", *variants], rows)
+# --- the usual measure --------------------------------------------------------------------------
 
 
-def contrasts(paths: RunPaths) -> str:
-    """Contrasts between trained variants with interval, p and Holm's p."""
-    rows = [
-        (
-            c.contrast,
-            c.language,
-            c.window,
-            number(c.estimate),
-            bounds(c),
-            number(c.p),
-            number(c.p_holm),
-            c.n,
-        )
-        for c in load_run(paths).contrasts_of("post-training", "region")
-    ]
-    header = ["contrast", "language", "layers", "estimate", "95% interval", "p", "p (Holm)", "n"]
-    return markdown(header, rows)
-
-
-def specificity(paths: RunPaths) -> str:
-    """Did targeted languages gain more: over concepts, and over languages with its floor."""
-    rows = [
-        (
-            c.contrast,
-            c.language,
-            number(c.estimate),
-            bounds(c),
-            number(c.p),
-            number(c.p_holm),
-            number(c.p_language),
-            number(c.p_language_floor),
-            c.n,
-        )
-        for c in load_run(paths).contrasts_of("specificity")
-    ]
-    header = (
-        "contrast, languages, estimate, 95% interval, p (concepts), p (Holm), "
-        "p (language labels), smallest reachable, n"
-    )
-    return markdown(header.split(", "), rows)
-
-
-def trained(paths: RunPaths) -> str:
-    """Each variant against the untrained one; a star where Holm's p is at most 0.05."""
-    cells: dict[str, dict[str, str]] = {}
-    for c in load_run(paths).contrasts_of("trained"):
-        star = "*" if c.p_holm <= 0.05 else ""
-        left = c.contrast.removeprefix("trained: ").split(" - ")[0]
-        text = f"{number(c.estimate, 2)} {bounds(c, 2)}{star}"
-        cells.setdefault(c.language, {})[left] = text
-    variants = list(next(iter(cells.values()), {}))
-    return markdown(
-        ["language", *(f"{v} - untrained" for v in variants)],
-        [[code, *(row[v] for v in variants)] for code, row in cells.items()],
-    )
-
-
-def parallel(paths: RunPaths) -> str:
-    """Retrieval and unbiased CKA on a parallel corpus at their best layer, with intervals."""
-    run = load_run(paths)
-    info = run.results.info
-    same = info.parallel_corpus["identical_to_pivot"]
-    shown = [v for v in info.variants if info.roles[v] in ("base", "untrained")]
-    columns = [(m, v) for m in (PARALLEL_RETRIEVAL, PARALLEL_CKA) for v in shown]
-    rows = [
-        [code, f"{same[code]:.0%}", *(at_peak(run.curve(m, v, code)) for m, v in columns)]
-        for code in info.others
-    ]
-    first = run.curve(PARALLEL_RETRIEVAL, shown[0], info.others[0])
-    titles = {PARALLEL_RETRIEVAL: f"retrieval (chance {first.chance:.4f})", PARALLEL_CKA: "CKA"}
-    header = ["language", "same string as English", *(f"{titles[m]}, {v}" for m, v in columns)]
-    return markdown(header, rows) + f"\n\nn = {first.n} items per language."
-
-
-def parallel_flores(paths: RunPaths) -> str:
-    """The same on FLORES sentences (suite mini-flores)."""
-    return parallel(FLORES_RUN)
-
-
-def precision(paths: RunPaths) -> str:
-    """What bf16 changes: the same probes in suite mini (float32) and mini-flores (bf16)."""
-    here, there = load_run(paths), load_run(FLORES_RUN)
-    info = here.results.info
+def usual_measure(paths: RunPaths) -> str:
+    """What raw vectors would have said of base, beside what standardised vectors say."""
+    run, flores = load_run(paths), load_run(FLORES_RUN)
     rows = []
-    for measure in PRIMARY:
-        for variant in info.variants:
-            gaps = np.concatenate(
-                [
-                    here.curve(measure, variant, code).array()
-                    - there.curve(measure, variant, code).array()
-                    for code in info.others
-                ]
-            )
-            gaps = np.abs(gaps[~np.isnan(gaps)])
-            rows.append((f"`{measure}`", variant, f"{gaps.max():.4f}", f"{gaps.mean():.4f}"))
-    return markdown(["measure", "variant", "largest difference", "mean difference"], rows)
+    for code in run.results.info.others:
+        record = run.layers[run.base, code]
+        line = [code]
+        for suffix, layer in ((RAW, record.commitment_raw), ("", record.commitment_layer)):
+            line.append(at_peak(run.results.curve(CONCEPT + suffix, run.base, code)))
+            line.append(number(run.smallest_p(CONCEPT + suffix, run.base, code), 4))
+            line.append(record.status if layer is None else "never" if layer < 0 else str(layer))
+        for suffix in (RAW, ""):
+            line.append(at_peak(flores.results.curve(PARALLEL_RETRIEVAL + suffix, run.base, code)))
+        rows.append([*line, _published_rule(run, code)])
+    each = ("A", "p", "commitment layer")
+    header = [
+        "language",
+        *(f"raw: {what}" for what in each),
+        *(f"standardised: {what}" for what in each),
+        "FLORES retrieval: raw",
+        "FLORES retrieval: standardised",
+        "published rule: commitment layer",
+    ]
+    differ = "\n".join(f"- {text}." for text in run.results.disagreements)
+    words = f"Where the two disagree (max-T p ≤ {ALPHA}):\n\n{differ}" if differ else ""
+    return "\n\n".join(part for part in (markdown(header, rows), words) if part)
 
 
 TABLES: tuple[Callable[[RunPaths], str], ...] = (
     peaks,
     detection,
+    within_category,
+    dominance,
     commitment,
-    agnostic,
+    ceilings,
     shapes,
-    contrasts,
-    specificity,
-    trained,
-    parallel,
-    parallel_flores,
-    precision,
+    agnostic,
+    usual_measure,
 )

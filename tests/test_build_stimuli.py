@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import build_stimuli
-from aya_probes import build_manifest, corpora, errors, probes, project, run_folder, stimuli, suites
+from aya_probes import build_manifest, corpora, errors, run_folder, stimuli, suites
 from aya_probes.planted.tiny import write_study
 
-PROBES = project.ROOT / "data" / "concept_probes.json"
 MINI = suites.load_suite("mini")
 MINI_MANIFEST = {  # by MANIFEST_VERSION; CLDR as in the Babel of this project
-    2: "0224b66f7955ea6da226cbeeca3b7a78aa3d7d4ab7084ea2b028a28ce2076ec5"
+    3: "FILL"
 }
-
-
-def test_committed_probes_are_20_concepts_in_10_languages_and_3_wordings() -> None:
-    concepts = probes.load_probes(PROBES)
-    assert [c.id for c in concepts] == [f"C{n:02d}" for n in range(1, 21)]
-    for concept in concepts:
-        assert set(concept.sentences) == set(MINI.languages)
-        for sentences in concept.sentences.values():
-            assert [s.wording for s in sentences] == [1, 2, 3]
-            assert len({s.text for s in sentences}) == 3
-
-
-def test_every_term_has_a_named_source() -> None:
-    with (project.ROOT / "data" / "concept_sources.csv").open(encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
-    terms = {(c.id, code): c.terms[code] for c in probes.load_probes(PROBES) for code in c.terms}
-    assert {(r["concept_id"], r["language"]): r["term"] for r in rows} == terms
-    assert all(row["sources"] for row in rows)
-
-
-def test_committed_perturbations_have_parents_and_cover_the_categories() -> None:
-    pairs, lexicons = probes.load_perturbations(project.ROOT / "data" / "perturbations.json")
-    counts = {c: sum(p.category == c for p in pairs) for c in {p.category for p in pairs}}
-    assert len(counts) == 5
-    assert min(counts.values()) >= 8
-    assert {p.language for p in pairs if p.category == "FORMAL_REGISTER"} <= set(lexicons)
 
 
 def test_mini_manifest_is_deterministic(tmp_path: Path) -> None:
@@ -63,32 +36,33 @@ GEMMA: dict[str, Any] = {
     "sha256": "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
     "repo": "google/gemma-3-270m",
 }
+MINI_ADAPTERS = {
+    "global": "f9e56e0161d94111215396d45a57a1896f31b6dccf3659353520999f2f9b21d4",
+    "fire": "deb118a2a8f7b8f3f2b216702c07b3c6006de7d241ae84941dc8d0875e4525ab",
+    "earth": "b4ace7f104f382a7ab6a08896aea2fe581d35f405c426daf9b8de367f294d46c",
+}
+
+
+def mini_variant(name: str, role: str, **keys: Any) -> suites.Variant:
+    """Return a variant of mini with the adapter of its name; a repeated one's hash is its own."""
+    trained = name.removesuffix("-seed2")
+    sha256 = MINI_ADAPTERS.get(name) or suites.load_suite("mini").variant(name).adapter_sha256
+    if trained != name:
+        keys["of"] = trained
+    return suites.Variant(
+        name, role, **GEMMA, adapter=f"data/adapters/mini/{name}", adapter_sha256=sha256, **keys
+    )
+
+
 MINI_VARIANTS = (
     suites.Variant("base", "base", **GEMMA),
     suites.Variant("untrained", "untrained", **GEMMA, seed=0),
-    suites.Variant(
-        "global",
-        "control",
-        **GEMMA,
-        adapter="data/adapters/mini/global",
-        adapter_sha256="f9e56e0161d94111215396d45a57a1896f31b6dccf3659353520999f2f9b21d4",
-    ),
-    suites.Variant(
-        "fire",
-        "regional",
-        **GEMMA,
-        adapter="data/adapters/mini/fire",
-        adapter_sha256="deb118a2a8f7b8f3f2b216702c07b3c6006de7d241ae84941dc8d0875e4525ab",
-        targets=("hi", "bn", "ta"),
-    ),
-    suites.Variant(
-        "earth",
-        "regional",
-        **GEMMA,
-        adapter="data/adapters/mini/earth",
-        adapter_sha256="b4ace7f104f382a7ab6a08896aea2fe581d35f405c426daf9b8de367f294d46c",
-        targets=("sw", "am", "yo"),
-    ),
+    mini_variant("global", "control"),
+    mini_variant("fire", "regional", targets=("hi", "bn", "ta")),
+    mini_variant("earth", "regional", targets=("sw", "am", "yo")),
+    mini_variant("global-seed2", "seed"),
+    mini_variant("fire-seed2", "seed"),
+    mini_variant("earth-seed2", "seed"),
 )
 
 
@@ -237,15 +211,226 @@ def test_bad_flags_exit_2(tmp_path: Path, flags: list[str]) -> None:
     assert stop.value.code == 2
 
 
-def test_surface_form_not_in_its_sentence(tmp_path: Path, capsys: Any) -> None:
-    suite = write_study(tmp_path, {"base": {"path": "base", "role": "base"}})
-    probes = json.loads((tmp_path / "probes.json").read_text("utf-8"))
-    probes["concepts"][2]["languages"]["hi"]["sentences"][0]["surface"] = "हाथ"
-    (tmp_path / "probes.json").write_text(json.dumps(probes), encoding="utf-8")
-    assert build(tmp_path, "--suite", str(suite)) == 1
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A suite of 5 concepts and 5 pairs; its probes and pairs lie beside it."""
+    return write_study(tmp_path, {"base": {"path": "base", "role": "base"}})
+
+
+def edit(study: Path, name: str, change: Any) -> None:
+    path = study.parent / name
+    raw = json.loads(path.read_text("utf-8"))
+    change(raw)
+    path.write_text(json.dumps(raw), encoding="utf-8")
+
+
+def sentence(raw: Any, language: str = "en", number: int = 0) -> Any:
+    return raw["concepts"][2]["languages"][language]["sentences"][number]
+
+
+def use(**fields: Any) -> Any:
+    """Return a change of the first English sentence of C03."""
+    return lambda raw: sentence(raw).update(fields)
+
+
+BONES = "A bone on a bone is seen again."
+
+
+def test_an_occurrence_says_which_place_the_surface_is(study: Path) -> None:
+    for number, start in ((1, 2), (2, 12)):
+        edit(study, "probes.json", use(text=BONES, surface="bone", occurrence=number))
+        assert build(study.parent, "--suite", str(study), "--limit", "2") == 0
+        manifest = stimuli.load_manifest(run_folder.RunPaths(study.parent / "run").manifest)
+        (found,) = (s for s in manifest.stimuli if s.stimulus_id == "C03-en-1")
+        assert found.span == (start, start + 4)
+
+
+@pytest.mark.fault("a surface that occurs twice, a wording missing in one language", "refused")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (use(surface="hand"), "en: wording 1: surface 'hand' does not occur .* fix `surface`"),
+        (use(surface=""), "en: wording 1: surface '' does not occur .* fix `surface`"),
+        (
+            use(text=BONES, surface="bone"),
+            r"surface 'bone' occurs 2 times .* say which with `occurrence` \(1 to 2\)",
+        ),
+        (
+            use(text="The banana bone.", surface="ana"),  # the places overlap
+            r"en: wording 1: surface 'ana' occurs 2 times .* `occurrence` \(1 to 2\)",
+        ),
+        (
+            use(text=BONES, surface="bone", occurrence=3),
+            "surface 'bone' occurs 2 times; `occurrence` 3 is none of them",
+        ),
+        (
+            use(text=BONES, surface="bone", occurrence=0),
+            "surface 'bone' occurs 2 times; `occurrence` 0 is none of them",
+        ),
+        (use(occurrence="2"), "'occurrence'"),
+        (
+            lambda raw: raw["concepts"][2]["languages"]["hi"]["sentences"].pop(),
+            r"wordings differ between languages, fix them: .*'hi': \[1\]",
+        ),
+        (
+            lambda raw: raw["concepts"][2]["languages"].pop("sw"),
+            "language 'sw' is missing; add it, or leave it out with --languages",
+        ),
+    ],
+)
+def test_broken_probes_are_refused_by_id(
+    study: Path, capsys: Any, change: Any, message: str
+) -> None:
+    edit(study, "probes.json", change)
+    assert build(study.parent, "--suite", str(study)) == 1
     error = capsys.readouterr().err
-    assert "probes.json: C03: hi: wording 1" in error
-    assert "surface" in error
+    assert re.search(rf"/probes.json: C03: .*{message}", error)
+    assert len(error.splitlines()) == 1
+    assert not (study.parent / "run").exists()
+
+
+def pair(**fields: Any) -> Any:
+    """Return a change of the pair of C03."""
+    return lambda raw: raw["pairs"][2].update(fields)
+
+
+@pytest.mark.fault("a pair whose parent changed, whose tag or borrowed words are wrong", "refused")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (pair(parent="वह दूसरी हड्डी।"), "its parent C03-hi-1 has changed .*--show C03-hi-1"),
+        (pair(text="वह हड्डी फिर दिखा।"), "the text is the same as its parent's; fix it"),
+        (pair(tag="hindi"), "tag: 'hindi' is not a BCP-47 language tag, such as .*; fix it"),
+        (pair(tag="hi_IN"), "tag: 'hi_IN' is not a BCP-47 language tag"),
+        (pair(tag="xx"), "tag: 'xx' is not a BCP-47 language tag"),
+        (pair(mixed=["english"]), "mixed: 'english' is not a BCP-47 language tag"),
+        (pair(mixed="en"), "'mixed'"),
+        (pair(mixed=[5]), "mixed must hold strings; fix it"),
+        (
+            pair(mixed=["en"], borrowed=["bone"]),
+            "borrowed: 'bone' is not in the text; write it as it stands in `text`",
+        ),
+        (pair(mixed=["en"], borrowed=[""]), "borrowed: '' is not in the text"),
+        (pair(borrowed=["हड्डी"]), "borrowed words need their languages; name them in `mixed`"),
+        (lambda raw: raw["pairs"][2].pop("parent"), "'parent' is missing"),
+    ],
+)
+def test_broken_pairs_are_refused_by_id(
+    study: Path, capsys: Any, change: Any, message: str
+) -> None:
+    edit(study, "pairs.json", change)
+    assert build(study.parent, "--suite", str(study)) == 1
+    error = capsys.readouterr().err
+    assert re.search(rf"/pairs.json: .*UNICODE_EDGE-C03-hi: .*{message}", error)
+    assert len(error.splitlines()) == 1
+    assert not (study.parent / "run").exists()
+
+
+def test_an_id_that_occurs_twice_is_named(study: Path, capsys: Any) -> None:
+    edit(study, "pairs.json", lambda raw: raw["pairs"].append(raw["pairs"][2]))
+    assert build(study.parent, "--suite", str(study)) == 1
+    assert "UNICODE_EDGE-C03-hi occurs twice" in capsys.readouterr().err
+
+
+def test_borrowed_words_are_a_stimulus_of_their_own(study: Path) -> None:
+    mixed = pair(text="वह bone फिर दिखा again।", mixed=["en"], borrowed=["bone", "again"])
+    edit(study, "pairs.json", mixed)
+    assert build(study.parent, "--suite", str(study), "--limit", "2") == 0
+    manifest = stimuli.load_manifest(run_folder.RunPaths(study.parent / "run").manifest)
+    (control,) = (s for s in manifest.stimuli if s.kind == "control")
+    assert (control.stimulus_id, control.text) == ("UNICODE_EDGE-C03-hi-borrowed", "bone again")
+    assert (control.parent_id, control.mixed, control.span) == ("C03-hi-1", ("en",), None)
+    assert manifest.metadata["counts"]["control"] == 1
+
+
+# --- showing one sentence ---------------------------------------------------------------------
+
+
+def show(study: Path, name: str) -> int:
+    return build(study.parent, "--suite", str(study), "--show", name)
+
+
+def test_a_sentence_is_shown_with_all_that_depends_on_it(study: Path, capsys: Any) -> None:
+    edit(study, "probes.json", lambda raw: raw["concepts"][2].update(notes={"hi": "plain"}))
+    assert show(study, "C03-hi-1") == 0
+    shown = capsys.readouterr().out
+    for line in (
+        "C03-hi-1: bone (organ)",
+        "text      वह हड्डी फिर दिखा।",
+        "in en     The bone was seen again.",
+        "surface   हड्डी, characters 3 to 8 of 18",
+        "term      हड्डी (test)",
+        "note      plain",
+        "UNICODE_EDGE-C03-hi: zero-width space",
+        "⟨U+200B⟩वह हड्डी फिर दिखा।",
+    ):
+        assert line in shown, line
+    assert "changed" not in shown
+    assert not (study.parent / "run").exists()  # nothing is written
+
+
+def test_the_pivot_is_shown_with_its_translations(study: Path, capsys: Any) -> None:
+    assert show(study, "C03-en-2") == 0
+    shown = capsys.readouterr().out
+    assert "in hi     आज कोई हड्डी नहीं भूला।" in shown
+    assert "in sw     Hakuna aliyesahau mfupa leo." in shown
+    assert "in en" not in shown
+    assert "pairs     0" in shown
+
+
+def test_a_pair_is_shown_with_its_parent(study: Path, capsys: Any) -> None:
+    words = {"mixed": ["en"], "borrowed": ["bone"], "note": "rare", "text": "वह bone फिर दिखा।"}
+    edit(study, "pairs.json", pair(category="CODE_SWITCH", **words))
+    assert show(study, "UNICODE_EDGE-C03-hi") == 0
+    shown = capsys.readouterr().out
+    for line in (
+        "UNICODE_EDGE-C03-hi: CODE_SWITCH zwsp",
+        "text      वह bone फिर दिखा।",
+        "mixed     en: bone",
+        "note      rare",
+        "parent    C03-hi-1: वह हड्डी फिर दिखा।",
+        "in en     The bone was seen again.",
+    ):
+        assert line in shown, line
+
+
+@pytest.mark.parametrize(
+    ("category", "fix"),
+    [("UNICODE_EDGE", "run uv run tools/unicode_edges.py"), ("CODE_SWITCH", "rewrite it")],
+)
+def test_a_corrected_sentence_is_shown_with_the_pairs_to_rewrite(
+    study: Path, capsys: Any, category: str, fix: str
+) -> None:
+    corrected = "वह हड्डी फिर दिखी।"
+    edit(study, "probes.json", lambda raw: sentence(raw, "hi").update(text=corrected))
+    edit(study, "pairs.json", pair(category=category))
+    for name in ("C03-hi-1", "UNICODE_EDGE-C03-hi"):
+        assert show(study, name) == 0
+        shown = capsys.readouterr().out
+        assert corrected in shown
+        assert "its parent was: वह हड्डी फिर दिखा।" in shown
+        assert f"the parent has changed since: {fix}" in shown
+
+
+@pytest.mark.fault("`--show` of an id that does not exist", "refused, with ids that are alike")
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("C03-hi-9", "did you mean C03-hi-"),
+        ("UNICODE_EDGE-C3-hi", "did you mean UNICODE_EDGE-C0"),
+        ("?", "an id is written like C01-en-1"),
+    ],
+)
+def test_an_unknown_id_exits_2_with_a_hint(study: Path, capsys: Any, name: str, hint: str) -> None:
+    assert show(study, name) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_a_suite_without_probes_has_nothing_to_show(study: Path, capsys: Any) -> None:
+    lines = study.read_text("utf-8").replace('"probes.json"', '""').replace('"pairs.json"', '""')
+    study.write_text(lines, "utf-8")
+    assert show(study, "C03-hi-1") == 2
+    assert "suite tiny has no probes" in capsys.readouterr().err
 
 
 def test_suite_files_from_strangers_are_checked(tmp_path: Path, capsys: Any) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from aya_probes import errors, files, probes, records, stimuli, suites
+from aya_probes import errors, files, perturbations, probes, records, stimuli, suites
 from aya_probes.extraction import store
 from aya_probes.extraction.plan import load_plan
 from aya_probes.results.alignment import load_results
@@ -123,7 +123,7 @@ JSON_LOADERS: dict[str, tuple[str, Loader]] = {
     "load_edge_cases": ("p1_edge_cases.json", load_edge_cases),
     "load_json": ("results/token_audit.json", lambda path: files.load_json(path, "make")),
     "load_probes": ("probes.json", load_probes_again),
-    "load_perturbations": ("pairs.json", probes.load_perturbations),
+    "load_perturbations": ("pairs.json", perturbations.load_perturbations),
 }
 
 

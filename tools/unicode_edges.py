@@ -134,7 +134,7 @@ RULES = (
     Rule(
         "bidi_marks",
         ("ar",),
-        "a right-to-left mark before the full stop, as from a word processor",
+        "right-to-left marks around the full stop, as from a word processor",
         lambda t, _: t.replace(".", f"{RLM}.{RLM}"),
     ),
     Rule(

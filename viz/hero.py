@@ -1,7 +1,8 @@
-"""Draw the main finding: a language that is shared, one not established, and one untestable.
+"""Draw the main finding: a language with established alignment, one without, and one untestable.
 
 A rule chooses the languages, by their status on the base variant: the committed language with the
 highest peak, the "never" language with the lowest, and the untestable language with the highest.
+Without probes, they are the languages with the highest and the lowest peak on the parallel corpus.
 
 Reads:  results/alignment_curves.json, results/commitment_matrix.csv
 Writes: assets/hero.png (+ .csv)
@@ -13,113 +14,122 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aya_probes import command_line, figures, files, records
 from aya_probes.figures import DrawnPoint
 from aya_probes.results.alignment import Results, load_results
-from aya_probes.results.curves import CONCEPT, Curve
+from aya_probes.results.curves import CONCEPT, PARALLEL_ALIGNMENT, RAW, WITHIN_CATEGORY
 from aya_probes.results.tables import Layers
 from aya_probes.run_folder import RunPaths
 
-TITLES = {"committed": "shared", "never": "not established", "untestable": "untestable"}
-DASHES = ((5, 2), (1, 1), (5, 1, 1, 1))  # of control and regional variants; distinct in greyscale
-BASE_COLOUR, CONTROL_COLOUR = figures.PALETTE[0], figures.UNTRAINED
+TITLES = {"committed": "established", "never": "not established", "untestable": "untestable"}
+LABELS = {
+    CONCEPT: "concept alignment A, standardised\n(0 = mismatched concepts)",
+    PARALLEL_ALIGNMENT: "alignment A of corpus items, standardised\n(0 = mismatched items)",
+}
 
 
-def choose_languages(results: Results, cells: Sequence[Layers]) -> list[Layers]:
-    """Return the cells to draw, at most one for each status in ``TITLES``."""
+@dataclass(frozen=True)
+class Panel:
+    """A language, and what is said of it."""
 
-    def height(cell: Layers) -> float:
-        curve = results.curve(CONCEPT, cell.variant, cell.language)
-        return 0.0 if curve is None or curve.peak is None else float(curve.array()[curve.peak])
+    language: str
+    title: str
+    untestable: float | None = None
+    """Share of concepts with identical inputs, if that makes the language untestable."""
 
+
+def _height(results: Results, measure: str, variant: str, code: str) -> float:
+    curve = results.curve(measure, variant, code)
+    return 0.0 if curve is None or curve.peak is None else float(curve.array()[curve.peak])
+
+
+def choose_panels(results: Results, cells: Sequence[Layers]) -> list[Panel]:
+    """Return at most one panel for each status in ``TITLES``, from one variant's ``cells``."""
     chosen = []
     for status, pick in (("committed", max), ("never", min), ("untestable", max)):
         here = [cell for cell in cells if cell.status == status]
         if here:
-            chosen.append(pick(here, key=height))
-    return chosen or list(cells[:1])  # too few concepts for any of the statuses
+            cell = pick(here, key=lambda c: _height(results, CONCEPT, c.variant, c.language))
+            share = cell.identical_input if status == "untestable" else None
+            chosen.append(Panel(cell.language, TITLES[status], share))
+    # Too few concepts or wordings for any of these statuses:
+    return chosen or [Panel(cell.language, cell.status) for cell in cells[:1]]
 
 
-def _draw_band(axes: Axes, curve: Curve, colour: str, alpha: float) -> None:
-    layers = np.arange(len(curve.mean))
-    axes.fill_between(
-        layers, curve.array("lower"), curve.array("upper"), color=colour, alpha=alpha, lw=0
-    )
+def choose_corpus_panels(results: Results, base: str) -> list[Panel]:
+    """Return the languages with the highest and the lowest peak on the parallel corpus."""
+    measured = [c for c in results.info.others if results.curve(PARALLEL_ALIGNMENT, base, c)]
+    ordered = sorted(measured, key=lambda c: _height(results, PARALLEL_ALIGNMENT, base, c))
+    highest = [Panel(code, "highest") for code in ordered[-1:]]
+    return highest + [Panel(code, "lowest") for code in ordered[:1] if len(ordered) > 1]
 
 
-def draw_panel(axes: Axes, results: Results, cell: Layers) -> list[DrawnPoint]:
+def draw_panel(axes: Axes, results: Results, measure: str, panel: Panel) -> list[DrawnPoint]:
     """Draw all variants of one language; returns the numbers drawn."""
     info, drawn = results.info, list[DrawnPoint]()
-    dashes = iter(DASHES * len(info.variants))
-    for variant in sorted(info.variants, key=lambda name: name == cell.variant):
-        curve = results.curve(CONCEPT, variant, cell.language)
-        if curve is None:
-            continue
-        drawn += figures.curve_points(curve, variant, cell.language, CONCEPT)
-        if variant == cell.variant:
-            _draw_band(axes, curve, BASE_COLOUR, 0.22)
-            axes.plot(curve.array(), color=BASE_COLOUR, lw=2.6, label=variant)
-        elif info.roles[variant] == "untrained":
-            _draw_band(axes, curve, CONTROL_COLOUR, 0.25)
-            axes.plot(
-                curve.array(), color=CONTROL_COLOUR, lw=1.6, label=f"{variant} (random weights)"
-            )
-        else:
-            label = f"{variant} ({info.roles[variant]})"
-            axes.plot(curve.array(), color="black", lw=1.1, dashes=next(dashes), label=label)
+    base, language = figures.reference(info), panel.language
+    if measure == CONCEPT:
+        drawn += figures.shade_ceiling(axes, results, base, language)
+    styles = figures.styles(info)
+    for variant in sorted(info.variants, key=lambda name: name == base):
+        curve = results.curve(measure, variant, language)
+        if curve is not None:
+            figures.draw_curve(axes, curve, styles[variant])
+            drawn += figures.curve_points(curve, variant, language, measure)
+    beside = [(measure + RAW, f"{base}, on raw vectors", ":")]
+    if measure == CONCEPT:
+        beside.append((WITHIN_CATEGORY, f"{base}, against its own category", "-."))
+    for name, label, dash in beside:
+        curve = results.curve(name, base, language)
+        if curve is not None:
+            axes.plot(curve.array(), color="black", ls=dash, lw=1, label=label)
+            drawn += figures.curve_points(curve, base, language, name)
     axes.axhline(0, color="black", lw=0.8)
-    if cell.commitment_layer is not None and cell.commitment_layer >= 0:
-        end = cell.release_layer if (cell.release_layer or -1) >= 0 else info.last_layer
-        axes.axvspan(cell.commitment_layer, end or info.last_layer, color="#f2e3b3", zorder=0)
-    if cell.status == "untestable":
-        figures.mark_untestable(axes, cell.identical_input, fontsize=9.5)
+    if panel.untestable is not None:
+        figures.mark_untestable(axes, panel.untestable, fontsize=9.5)
     return drawn
 
 
-def plot(results: Results, cells: Sequence[Layers]) -> tuple[Figure, list[DrawnPoint]]:
-    """Return the figure, and the numbers drawn in it."""
-    figure = Figure(figsize=(3.7 * len(cells), 4.2), layout="constrained")
-    grid = figure.subplots(1, len(cells), squeeze=False, sharex=True, sharey=True)[0]
+def plot(results: Results, panels: Sequence[Panel]) -> tuple[Figure, list[DrawnPoint]]:
+    """Return the figure, and the numbers drawn."""
+    measure = CONCEPT if results.info.concepts else PARALLEL_ALIGNMENT
+    figure = Figure(figsize=(max(5, 3.9 * len(panels)), 4.8), layout="constrained")
+    grid = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     drawn: list[DrawnPoint] = []
     pivot = figures.language_name(results.info.pivot)
-    for axes, cell in zip(grid, cells, strict=True):
-        drawn += draw_panel(axes, results, cell)
-        name = figures.language_name(cell.language)
-        axes.set_title(f"{pivot} – {name}: {TITLES.get(cell.status, cell.status)}", fontsize=11)
-        axes.set_xlabel("layer", fontsize=10)
-        axes.locator_params(axis="x", integer=True)
-        axes.margins(x=0)
+    for axes, panel in zip(grid, panels, strict=True):
+        drawn += draw_panel(axes, results, measure, panel)
+        name = figures.language_name(panel.language)
+        axes.set_title(f"{pivot} – {name}: {panel.title}", fontsize=11)
+        axes.set_xlabel("layer (dot: after the final norm)", fontsize=9)
     low, high = grid[0].get_ylim()
     grid[0].set_ylim(low, high + 0.15 * (high - low))  # room for the text of an untestable panel
-    grid[0].set_ylabel("concept alignment A\n(0 = mismatched concepts)", fontsize=10)
-    handles, labels = grid[0].get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda n: labels[n] != cells[0].variant)
-    figure.legend(
-        [handles[n] for n in order],
-        [labels[n] for n in order],
-        loc="outside lower center",
-        ncols=3,
-        fontsize=9.5,
-        frameon=False,
-    )
+    grid[0].set_ylabel(LABELS[measure], fontsize=9.5)
+    figures.legend_below(figure, list(grid), columns=4 if len(panels) > 1 else 2)
     return figure, drawn
 
 
-def run(run_dir: Path) -> Path:
-    """Draw and save the figure; returns its path."""
+def run(run_dir: Path) -> Path | None:
+    """Draw and save the figure; returns its path, or None if there is nothing to draw."""
     paths = RunPaths(run_dir)
     results = load_results(paths.curves)
-    base = results.info.first("base") or results.info.variants[0]
-    layers = records.load_table(Layers, paths.commitment, files.MAKE_CURVES)
-    whole = [cell for cell in layers if cell.concept_id == "ALL" and cell.variant == base]
-    cells = choose_languages(results, whole)
-    figure, drawn = plot(results, cells)
+    base = figures.reference(results.info)
+    if results.info.concepts:
+        layers = records.load_table(Layers, paths.commitment, files.MAKE_CURVES)
+        whole = [cell for cell in layers if cell.concept_id == "ALL" and cell.variant == base]
+        panels = choose_panels(results, whole)
+    else:
+        panels = choose_corpus_panels(results, base)
+    if not panels:
+        print(f"{paths.curves}: nothing to draw: no probes, and too few items in the corpus")
+        return None
+    figure, drawn = plot(results, panels)
     return figures.save(figure, DrawnPoint, drawn, paths.assets / "hero.png")
 
 
@@ -131,7 +141,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and draw; returns the exit code."""
     args = build_parser().parse_args(argv)
-    return command_line.run_stage("viz/hero.py", lambda: print(run(args.run_dir)))
+
+    def stage() -> None:
+        if path := run(args.run_dir):
+            print(path)
+
+    return command_line.run_stage("viz/hero.py", stage)
 
 
 if __name__ == "__main__":

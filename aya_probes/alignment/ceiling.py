@@ -118,4 +118,20 @@ def shape(relative: Disattenuated | None, *, void: bool) -> Shape | None:
         norm_step=finite(float(relative.curve[-1] - curve[-1])),
         # For a flat curve this would be a ratio of two noise values.
         retained=finite(float(curve[-1]) / top) if label != "FLAT" and top > 0 else None,
+        rise=_fall(curve, resampled, relative.n, 0),
+        decline=_fall(curve, resampled, relative.n, -1),
     )
+
+
+def _fall(
+    curve: np.ndarray, resampled: np.ndarray, n: int, layer: int
+) -> tuple[float, float, float]:
+    """Return the largest value of ``curve [l]`` minus that at ``layer``, with its 95% interval.
+
+    ``resampled [B, l]`` is the curve of resamples of n concepts; the layer of the largest value is
+    that of ``curve`` in all of them.
+    """
+    top = int(curve.argmax())
+    lower, upper = inference.expanded_quantiles(resampled[:, top] - resampled[:, layer], n)
+    change = float(curve[top] - curve[layer])
+    return round(change, 6), round(float(lower), 6), round(float(upper), 6)

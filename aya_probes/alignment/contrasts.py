@@ -53,7 +53,8 @@ def plan(variants: Sequence[Variant]) -> list[Planned]:
     - dose: regional - control with as much text for each language, as specificity and parts;
     - trained: variant - untrained, by language.
 
-    In a run without a control variant, base replaces it.
+    In a run without a control variant, base replaces it. A regional variant without targets has no
+    specificity, parts or dose.
     """
     by_name = {v.name: v for v in variants}
     base = next((v.name for v in variants if v.role == "base"), None)
@@ -63,8 +64,9 @@ def plan(variants: Sequence[Variant]) -> list[Planned]:
     found = []
     if control is not None:
         for v in regional:
-            found.append(Planned("specificity", v.name, control, v.targets))
-            found.append(Planned("parts", v.name, control, v.targets))
+            if v.targets:
+                found.append(Planned("specificity", v.name, control, v.targets))
+                found.append(Planned("parts", v.name, control, v.targets))
         found += [Planned("region", v.name, control) for v in regional]
     if base is not None and control != base:
         found += [Planned("adaptation", v.name, base) for v in regional]
@@ -75,10 +77,10 @@ def plan(variants: Sequence[Variant]) -> list[Planned]:
             if targets := by_name[str(v.of)].targets:
                 found.append(Planned("seed specificity", v.name, str(v.of), targets))
         if v.role == "dose" and v.of == control:
-            found += [Planned("dose", r.name, v.name, r.targets) for r in regional]
+            found += [Planned("dose", r.name, v.name, r.targets) for r in regional if r.targets]
     if untrained is not None:
         found += [Planned("trained", v.name, untrained) for v in variants if v.role != "untrained"]
-    return [each for each in found if each.targets or "specificity" not in each.family]
+    return found
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,7 @@ def _tested(each: Difference, table: Table, window: str, layers: str, draws: Dra
 
 
 def _holm(rows: Sequence[Contrast]) -> list[Contrast]:
-    """Return the rows with Holm's correction over each family, and over trained by variant."""
+    """Return the rows with Holm's correction over each family."""
     families: dict[str, list[int]] = {}
     for position, row in enumerate(rows):
         families.setdefault(row.family, []).append(position)

@@ -243,13 +243,20 @@ def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def detectable(values: np.ndarray, *, level: float = 0.05, power: float = 0.8) -> np.ndarray:
-    """Return the smallest mean that a two-sided test of ``values [..., n]`` finds with ``power``.
-
-    (t_{1−level/2} + t_power) · s / √n, with n − 1 degrees of freedom.
-    """
+    """Return the smallest mean that a two-sided test finds with ``power``, of ``values [..., n]``."""
     n = values.shape[-1]
+    return np.asarray(detectable_from(values.std(-1, ddof=1), n, level=level, power=power))
+
+
+def detectable_from(
+    spread: np.ndarray | float, n: int, *, level: float = 0.05, power: float = 0.8
+) -> np.ndarray | float:
+    """Return the same of n values whose standard deviation is ``spread``.
+
+    (t_{1−level/2} + t_power) · spread / √n, with n − 1 degrees of freedom.
+    """
     factor = special.stdtrit(n - 1, 1 - level / 2) + special.stdtrit(n - 1, power)
-    return np.asarray(factor * values.std(-1, ddof=1) / np.sqrt(n))
+    return factor * spread / np.sqrt(n)
 
 
 def sign_flip_p(

@@ -11,8 +11,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from aya_probes import errors, files, project
-from aya_probes.alignment import cells, commitment, contrasts, cues
+from aya_probes import errors, files, project, records
+from aya_probes.alignment import cells, commitment, contrasts, cues, language_map
 from aya_probes.alignment.contrasts import Draws, Table
 from aya_probes.alignment.inputs import AlignmentInputs, Config, load_inputs
 from aya_probes.errors import StudyError
@@ -21,9 +21,17 @@ from aya_probes.extraction.store import Activations
 from aya_probes.results import alignment as results_file
 from aya_probes.results import tables
 from aya_probes.results.alignment import Results
-from aya_probes.results.curves import CONCEPT, COSINE, ITEM_MEASURES, PRIMARY, RAW
+from aya_probes.results.curves import (
+    CONCEPT,
+    COSINE,
+    ITEM_MEASURES,
+    PARALLEL_ALIGNMENT,
+    PARALLEL_CKA,
+    PRIMARY,
+    RAW,
+)
 from aya_probes.results.run_info import Provenance, RunInfo, VariantProvenance
-from aya_probes.results.tables import Contrast, Layers
+from aya_probes.results.tables import Contrast, LanguagePair, Layers
 from aya_probes.run_folder import RunPaths
 
 # Raise this number when the same activations would give other results (ADR-012).
@@ -40,6 +48,7 @@ class Analysis:
     results: Results
     layers: list[Layers]
     contrasts: list[Contrast]
+    language_map: list[LanguagePair]
 
 
 def run(config: Config) -> tuple[Results, bool]:
@@ -60,13 +69,14 @@ def run(config: Config) -> tuple[Results, bool]:
     analysis = analyse(task, info, opened)
     results_file.save_results(config.paths.curves, analysis.results)
     tables.save_tables(config.paths, analysis.results, analysis.layers, analysis.contrasts)
+    records.save_table(config.paths.language_map, LanguagePair, analysis.language_map)
     _save_token_audit(task, config.paths)
     return analysis.results, True
 
 
 def analyse(task: AlignmentInputs, info: RunInfo, opened: Mapping[str, Activations]) -> Analysis:
     """Measure every variant, then compare them."""
-    results, layers = Results(info), list[Layers]()
+    results, layers, pairs = Results(info), list[Layers](), list[LanguagePair]()
     tables: dict[str, dict[tuple[str, str], np.ndarray]] = {}
     # With one BLAS thread the results do not depend on the number of cores; it is also faster.
     with warnings.catch_warnings(), threadpool_limits(1):
@@ -76,13 +86,14 @@ def analyse(task: AlignmentInputs, info: RunInfo, opened: Mapping[str, Activatio
             shapes = commitment.find_shapes(task, variant, measured)
             results = results.merged(dataclasses.replace(measured.to_results(info), shapes=shapes))
             layers += commitment.commitment_table(task, variant, measured)
+            pairs += language_map.measure(task, variant, opened[variant])
             for (name, code), table in {**measured.aligned, **measured.items}.items():
                 tables.setdefault(name, {})[variant, code] = table
         differences = compare(task, results, tables)
         found = cues.measure(task, opened[task.variants[0]]) if task.concepts else {}
     results = dataclasses.replace(results, cues=found, disagreements=tuple(disagreements(results)))
     warn_undefined(results)
-    return Analysis(results, layers, differences)
+    return Analysis(results, layers, differences, pairs)
 
 
 def compare(
@@ -131,6 +142,7 @@ def describe_run(
         languages=tuple(task.languages),
         variants=tuple(task.variants),
         roles={v: suite.variant(v).role for v in task.variants},
+        repeats={v: of for v in task.variants if (of := suite.variant(v).of) is not None},
         targets={v: suite.variant(v).targets for v in task.variants},
         concepts=tuple(task.concepts),
         concept_names={c: task.manifest.metadata["concepts"][c] for c in task.concepts},
@@ -185,8 +197,8 @@ def _variant_provenance(loaded: Activations) -> VariantProvenance:
 
 def _up_to_date(paths: RunPaths, inputs_sha256: str) -> Results | None:
     """Return the saved results if they are complete, unaltered and of the same inputs."""
-    wanted = (paths.curve_table, paths.commitment, paths.contrasts, paths.token_audit)
-    if not all(map(files.matches_sum, (paths.curves, *wanted))):
+    tables_here = (paths.curve_table, paths.commitment, paths.contrasts, paths.language_map)
+    if not all(map(files.matches_sum, (paths.curves, *tables_here, paths.token_audit))):
         return None
     try:
         found = results_file.load_results(paths.curves)
@@ -208,7 +220,8 @@ def warn_undefined(results: Results) -> None:
     undefined: dict[tuple[str, str, str], dict[str, list[str]]] = {}
     for key, curve in results.curves.items():
         missing = [str(layer) for layer, value in enumerate(curve.mean) if value is None]
-        if key.left == results.info.pivot and key.measure in (*PRIMARY, COSINE) and missing:
+        named_here = key.measure in (*PRIMARY, COSINE, PARALLEL_ALIGNMENT, PARALLEL_CKA)
+        if key.left == results.info.pivot and named_here and missing:
             where = undefined.setdefault((key.pooling, key.measure, ", ".join(missing)), {})
             where.setdefault(key.variant, []).append(key.right)
     for (pooling, measure, missing_layers), variants in undefined.items():

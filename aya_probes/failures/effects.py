@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import langcodes
 import numpy as np
 
 from aya_probes import files
@@ -128,10 +129,16 @@ class Space:
 
 
 def anchor_languages(case: Stimulus, languages: Sequence[str]) -> list[str]:
-    """Return the languages of a case's anchor: neither the parent's own nor a mixed one."""
-    used = {case.language, *(tag.split("-")[0] for tag in case.mixed or ())}
-    used.add((case.tag or case.language).split("-")[0])
-    return [code for code in languages if code not in used]
+    """Return the languages of a case's anchor: neither the parent's own nor a mixed one.
+
+    Languages are compared without script and region. The list is empty if all are left out.
+    """
+    used = {_language(t) for t in (case.language, case.tag or case.language, *(case.mixed or ()))}
+    return [code for code in languages if _language(code) not in used]
+
+
+def _language(tag: str) -> str | None:
+    return langcodes.get(tag).language
 
 
 def find_peaks(space: Space) -> dict[str, int]:

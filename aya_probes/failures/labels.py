@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aya_probes import suites
+from aya_probes.failures.spelling import skeleton
 from aya_probes.stimuli import Manifest
 
 CATEGORIES = (
@@ -49,7 +50,7 @@ class LanguageRules:
     languages: tuple[str, ...]
     """All languages of the suite."""
     terms: tuple[str, ...]
-    """Formal terms of the language."""
+    """Formal terms of the language, folded."""
     lexicons: tuple[frozenset[str], ...]
     """Words of this language only, then words of the pivot only; the pivot has one set."""
 
@@ -61,7 +62,7 @@ def build_rules(manifest: Manifest, terms: Mapping[str, Sequence[str]]) -> dict[
         code: LanguageRules(
             known[code].script == "Latn",
             suite.languages,
-            tuple(terms.get(code, ())),
+            tuple(_fold(term) for term in terms.get(code, ()) if term.strip()),
             tuple(lexicons.get(name, frozenset()) for name in dict.fromkeys((code, suite.pivot))),
         )
         for code in suite.languages
@@ -94,12 +95,13 @@ def label(text: Text, parent: Text, rules: LanguageRules) -> list[str]:
     """Return every category whose rule holds for ``text``, in order of precedence."""
     mixed = _mixes_scripts(text.text)
     marks = _edge_marks(text.text) - _edge_marks(parent.text)
+    respelled = text.text != parent.text and skeleton(text.text) == skeleton(parent.text) != ""
     if mixed:
         marks.discard("bidi mix")  # a second script is CODE_SWITCH, not UNICODE_EDGE
     listed = {_primary_subtag(code) for code in rules.languages}
     unlisted = _primary_subtag(text.tag) not in listed
     holds = {
-        "UNICODE_EDGE": bool(marks),
+        "UNICODE_EDGE": bool(marks) or respelled,
         "TRANSLITERATION": not rules.latin_script and _latin_share(text.text) >= LATIN_SHARE,
         "CODE_SWITCH": mixed or _mixes_words(text.text, rules),
         "FORMAL_REGISTER": _turns_formal(text.text, parent.text, rules.terms),
@@ -143,6 +145,12 @@ def _mixes_words(text: str, rules: LanguageRules) -> bool:
 
 
 def _turns_formal(text: str, parent: str, terms: Sequence[str]) -> bool:
-    found = sum(term in text for term in terms)
+    folded, before = _fold(text), _fold(parent)
+    found = sum(term in folded for term in terms)
     enough = found > 0 and found * WORDS_PER_TERM >= len(split_words(text))
-    return enough and not any(term in parent for term in terms)
+    return enough and not any(term in before for term in terms)
+
+
+def _fold(text: str) -> str:
+    """Return a text whose case and composition do not matter."""
+    return unicodedata.normalize("NFC", text.casefold())

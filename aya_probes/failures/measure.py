@@ -32,7 +32,7 @@ class Inputs:
     reference: str
     """Variant that the regional ones are compared with."""
     activations: dict[str, Activations]
-    """Activations by variant, without the untrained one."""
+    """Activations by variant, without the untrained one and those that train another again."""
 
     @property
     def variants(self) -> list[str]:

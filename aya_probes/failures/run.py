@@ -5,6 +5,7 @@ Results are computed again only if their inputs or ``FAILURES_VERSION`` changed.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from aya_probes.results.failures import (
     FailureCase,
 )
 from aya_probes.run_folder import RunPaths
-from aya_probes.stimuli import Manifest
+from aya_probes.stimuli import Manifest, Stimulus
 
 FAILURES_VERSION = 2  # raise this number when the same activations would give other results
 _NOTE = (
@@ -55,7 +56,7 @@ class FailureResults:
     """Everything that the stage writes."""
 
     texts: int
-    """Number of perturbed texts in the manifest."""
+    """Number of perturbed texts that can be measured."""
     cases: tuple[FailureCase, ...]
     """Every perturbed text on every regional variant."""
     tests: tuple[CategoryTest, ...]
@@ -128,7 +129,7 @@ def _load_inputs(config: Config) -> Inputs:
     manifest = stimuli.load_manifest(config.paths.manifest)
     suite = manifest.suite
     variants = _choose_variants(config, manifest)
-    cases = tuple(s for s in manifest.stimuli if s.kind == "perturbation")
+    cases, controls = _list_cases(manifest)
     reference = effects.choose_reference(suite, variants) if cases else ""
     if cases and len(manifest.metadata["concepts"]) < 3:
         raise StudyError(
@@ -141,12 +142,29 @@ def _load_inputs(config: Config) -> Inputs:
     activations = {
         name: store.open_activations(store.variant_dir(config.paths, name), manifest.sha256)
         for name in variants
-        if suite.variant(name).role != "untrained"
+        if suite.variant(name).role not in ("untrained", *suites.REPEATS)
     }
     changes = {pair.id: pair.change for pair in pairs.pairs}
-    controls = tuple(s for s in manifest.stimuli if s.kind == "control")
     terms = dict(pairs.lexicons or {})
     return Inputs(manifest, cases, controls, changes, terms, reference, activations)
+
+
+def _list_cases(manifest: Manifest) -> tuple[tuple[Stimulus, ...], tuple[Stimulus, ...]]:
+    """Return the perturbed texts and the controls that have an anchor; a note counts the others."""
+    found = [s for s in manifest.stimuli if s.kind in ("perturbation", "control")]
+    anchored = [s for s in found if effects.anchor_languages(s, manifest.suite.languages)]
+    cases, controls = (
+        tuple(s for s in anchored if s.kind == kind) for kind in ("perturbation", "control")
+    )
+    left_out = sum(s.kind == "perturbation" for s in found) - len(cases)
+    if left_out:
+        print(
+            f"note: {left_out} perturbed texts are not measured: no language is left to measure "
+            "them against, beside their own and those mixed into them; give more with --languages "
+            f"to: {files.MAKE_MANIFEST}",
+            file=sys.stderr,
+        )
+    return cases, controls
 
 
 def _choose_variants(config: Config, manifest: Manifest) -> list[str]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 import pandas as pd
 
-from aya_probes import errors, files, records, suites
+from aya_probes import errors, figures, files, records, suites
 from aya_probes.errors import StudyError
 from aya_probes.page.data import PageData
 from aya_probes.page.plots import (
     ALL_CONCEPTS,
-    MEASURES,
+    available,
     plot_commitment,
     plot_curves,
     plot_pair,
@@ -35,13 +35,15 @@ def build_page(data: PageData, pair_model: PairModel | None) -> gr.Blocks:
     with gr.Blocks(title="aya-cross-lingual-probes", analytics_enabled=False) as page:
         gr.Markdown(
             f"# Cross-lingual concept alignment\nSuite **{info.suite}**: "
-            f"{info.label or info.suite}.{own} {info.note} {info.n} concepts x {info.wordings} "
-            "wordings. Bands are 95% bootstrap intervals over concepts."
+            f"{info.label or info.suite}.{own} {info.note} {figures.size_text(info)}. "
+            f"{_explained(data)}"
         )
         with gr.Tab("Curves"):
             _curves_tab(data)
         with gr.Tab("Commitment"):
             _commitment_tab(data)
+        with gr.Tab("Contrasts"):
+            _contrasts_tab(data)
         with gr.Tab("Failures"):
             _failures_tab(data)
         with gr.Tab("Tokens"):
@@ -56,13 +58,29 @@ def build_page(data: PageData, pair_model: PairModel | None) -> gr.Blocks:
     return page
 
 
+def _explained(data: PageData) -> str:
+    """Return what the bands are, and what the run lacks."""
+    if not data.results.info.concepts:
+        return (
+            "The suite has no probes: only measures of the parallel corpus are shown. Bands are "
+            "95% intervals over its documents."
+        )
+    return (
+        "Bands are 95% bootstrap intervals over concepts. Vectors are standardised: each dimension "
+        "is divided by its SD within the language. Measures on raw vectors are only mean-centred."
+    )
+
+
 def _table(rows: list[Any]) -> pd.DataFrame:
     return pd.DataFrame([dataclasses.asdict(row) for row in rows])
 
 
 def _curves_tab(data: PageData) -> None:
     info, names = data.results.info, suites.load_languages()
-    measures = list(MEASURES)
+    measures = available(data.results)
+    if not measures:
+        gr.Markdown("Nothing was measured: no probes, and too few items in the parallel corpus.")
+        return
     with gr.Row():
         language = gr.Dropdown(
             [(f"{names[c].name} ({c})", c) for c in info.others],
@@ -74,6 +92,7 @@ def _curves_tab(data: PageData) -> None:
             [ALL_CONCEPTS] + [(f"{n} ({c})", c) for c, n in info.concept_names.items()],
             value=ALL_CONCEPTS,
             label="Concept (raw cosine only)",
+            visible=bool(info.concepts),
         )
     every = list(info.variants)
     variants = gr.CheckboxGroup(every, value=every, label="Variants")
@@ -88,13 +107,52 @@ def _curves_tab(data: PageData) -> None:
 
 
 def _commitment_tab(data: PageData) -> None:
-    gr.Plot(plot_commitment(data.results, data.layers))
-    gr.Markdown(
-        "identical: share of concepts with the same input as in the pivot language. shared: share "
-        "of tokens in common with it. never: no layer qualifies. untestable: at least 10% of the "
-        "concepts have identical inputs in both languages, so their alignment is trivial."
+    if not data.layers:
+        gr.Markdown("No commitment layers: the suite has no probes.")
+    else:
+        gr.Plot(plot_commitment(data.results, data.layers))
+        gr.Markdown(
+            "identical: share of concepts with the same input as in the pivot language; they are "
+            "left out. shared: share of tokens in common with it. never: no layer qualifies. "
+            "untestable: fewer than 4 concepts, or less than half of them, have different inputs "
+            "in both languages. A commitment layer says that the concept or its category is "
+            "shared; only the measure within the category is about the concept alone."
+        )
+    if data.results.disagreements:
+        lines = "\n".join(f"- {text}" for text in data.results.disagreements)
+        gr.Markdown(f"Where standardised and raw vectors disagree:\n\n{lines}")
+
+
+def _contrasts_tab(data: PageData) -> None:
+    if not data.contrasts:
+        gr.Markdown("No contrasts: they need two variants, and 8 concepts or corpus documents.")
+        return
+    table = _table(data.contrasts)
+    choices = {name: [ANY, *dict.fromkeys(table[name])] for name in ("family", "measure", "window")}
+    first = {"family": choices["family"][1], "measure": ANY, "window": choices["window"][1]}
+
+    def choose(family: str, measure: str, window: str) -> Any:
+        keep = pd.Series(True, index=table.index)
+        for name, value in (("family", family), ("measure", measure), ("window", window)):
+            keep &= (table[name] == value) | (value == ANY)
+        return table[keep]
+
+    with gr.Row():
+        controls = [
+            gr.Dropdown(found, value=first[name], label=name.capitalize())
+            for name, found in choices.items()
+        ]
+    frame = gr.Dataframe(
+        choose(**first), wrap=True, label="Differences between variants, paired by item"
     )
-    gr.Dataframe(_table(data.contrasts), label="Contrasts between variants (paired, Holm)")
+    gr.Markdown(
+        "p_holm is corrected over the rows of one family, measure and window. detectable is the "
+        "smallest effect that the test would find with 80% power. A contrast between regions must "
+        "exceed the same difference between two training seeds (families seed and seed "
+        "specificity)."
+    )
+    for control in controls:
+        control.change(choose, controls, frame)
 
 
 def _failures_tab(data: PageData) -> None:
@@ -128,6 +186,9 @@ def _visible(case: FailureCase) -> FailureCase:
 
 
 def _tokens_tab(data: PageData) -> None:
+    if not data.tokens["probes"]:
+        gr.Markdown("No tokens of probes: the suite has no probes.")
+        return
     rows = [
         {
             "stimulus": name,

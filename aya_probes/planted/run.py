@@ -58,7 +58,7 @@ def write_activations(
     for pooling in POOLINGS:
         names = span_ids if pooling == "span_mean" else ids
         table = vectors.get(pooling, vectors["content_mean"])
-        stacked = np.stack([table[name] for name in names])
+        stacked = np.array([table[name] for name in names]).reshape(-1, layers, hidden)
         tensors[pooling], tensors[f"{pooling}.exponent"] = store.to_float16(stacked)
         if pooling == "content_mean":
             tensors["absmax"] = np.abs(stacked).max(axis=-1).astype(np.float32)

@@ -122,15 +122,18 @@ def _sentences(code: str, term: str) -> list[dict[str, object]]:
 
 def _perturbation(concept: str, term: str) -> dict[str, object]:
     """Return the pair of a Hindi probe that differs from it by a zero-width space."""
+    parent = SENTENCES["hi"][0].format(term)
     return {
         "id": f"UNICODE_EDGE-{concept}-hi",
         "category": "UNICODE_EDGE",
+        "subtype": "zwsp",
         "language": "hi",
         "tag": "hi",
         "concept_id": concept,
         "wording": 1,
         "change": "zero-width space",
-        "text": "\u200b" + SENTENCES["hi"][0].format(term),
+        "parent": parent,
+        "text": f"\u200b{parent}",
     }
 
 

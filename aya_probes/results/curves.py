@@ -180,3 +180,8 @@ class Shape:
     """Change from layer L to final_norm."""
     retained: float | None
     """Value at layer L divided by the largest of layers 0..L; null for FLAT and UNDEFINED."""
+    rise: tuple[float, float, float] | None = None
+    """Largest value minus that at layer 0, and its 95% interval; null for UNTESTABLE and UNDEFINED.
+    The layer of the largest value is chosen on the same data: only the label is a test."""
+    decline: tuple[float, float, float] | None = None
+    """Largest value minus that at layer L, and its 95% interval; likewise."""

@@ -71,7 +71,9 @@ class RunInfo:
     variants: tuple[str, ...]
     """Variants analysed."""
     roles: dict[str, str]
-    """Role of each variant: base, control, regional or untrained."""
+    """Role of each variant: base, control, regional, untrained, seed or dose."""
+    repeats: dict[str, str]
+    """Variants of the roles seed and dose: the variant that each one trains again."""
     targets: dict[str, tuple[str, ...]]
     """Languages that each variant was tuned for."""
     concepts: tuple[str, ...]

@@ -114,6 +114,29 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class LanguagePair:
+    """A row of results/language_map.csv: sentence alignment of two languages at one layer.
+
+    The table has no rows for a suite with probes and at most 10 languages.
+    """
+
+    __pydantic_config__ = records.STRICT
+
+    variant: str
+    """Name of the variant."""
+    layer: int
+    """Layer nearest to L/3, L/2 or 2L/3."""
+    language_a: str
+    """First language (BCP-47): the pivot, if the pair has it."""
+    language_b: str
+    """Second language."""
+    alignment: float | None
+    """Mean A on the parallel corpus, standardised vectors; empty if undefined."""
+    n: int
+    """Number of sentences: all, or 256 that are evenly spaced."""
+
+
+@dataclass(frozen=True)
 class CurveRow:
     """A row of results/curves.csv: one curve at one layer or at final_norm."""
 

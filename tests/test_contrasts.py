@@ -1,0 +1,385 @@
+"""Planned contrasts: the plan, the windows, the parts, and the error rates on planted tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from aya_probes import suites
+from aya_probes.alignment import contrasts, inference
+from aya_probes.alignment.contrasts import Draws, Table
+from aya_probes.alignment.windows import ALL, MIDDLE, PEAK, WINDOWS, Windows
+from aya_probes.results.tables import Contrast
+from aya_probes.suites import Variant
+
+N, ROWS = 16, 11  # concepts; layers 0..9 and final_norm
+LANGUAGES = ("hi", "ta", "sw", "fr", "am")
+BASE, CONTROL = Variant("base", "base"), Variant("global", "control")
+FIRE = Variant("fire", "regional", targets=("hi", "ta"))
+FIRE2 = Variant("fire-seed2", "seed", of="fire")
+GLOBAL2 = Variant("global-seed2", "seed", of="global")
+GLOBAL30 = Variant("global-30k", "dose", of="global")
+UNTRAINED = Variant("untrained", "untrained")
+EVERY = (BASE, CONTROL, FIRE, FIRE2, GLOBAL2, GLOBAL30, UNTRAINED)
+DRAWS = Draws(inference.resample_weights(N, 300, 0), 499, 0)
+
+
+def table(
+    seed: int,
+    variants: Sequence[Variant],
+    effects: Mapping[tuple[str, str], float] | None = None,
+    *,
+    languages: Sequence[str] = LANGUAGES,
+    n: int = N,
+) -> Table:
+    """Return values that all variants share, with noise and ``effects`` of single cells."""
+    rng = np.random.default_rng(seed)
+    shared = {code: 0.3 + 0.2 * rng.normal(size=(ROWS, n)) for code in languages}
+    values = {
+        (v.name, code): shared[code]
+        + (effects or {}).get((v.name, code), 0.0)
+        + 0.05 * rng.normal(size=(1, n))  # of the concept, at every layer
+        + 0.05 * rng.normal(size=(ROWS, n))
+        for v in variants
+        for code in languages
+    }
+    return Table("concept_alignment", values, np.arange(n))
+
+
+def rows(
+    variants: Sequence[Variant], made: Table, *, untestable: Sequence[str] = (), draws: Draws = DRAWS
+) -> list[Contrast]:
+    languages = list(dict.fromkeys(code for _, code in made.values))
+    return contrasts.contrast_table(variants, languages, made, untestable, draws)
+
+
+def pick(found: Sequence[Contrast], **wanted: str) -> list[Contrast]:
+    return [r for r in found if all(getattr(r, name) == value for name, value in wanted.items())]
+
+
+# --- the plan ---------------------------------------------------------------------------------
+
+
+def names(variants: Sequence[Variant]) -> list[tuple[str, str]]:
+    return [(each.family, each.name) for each in contrasts.plan(variants)]
+
+
+def test_the_plan_of_every_role() -> None:
+    assert names(EVERY) == [
+        ("specificity", "fire - global"),
+        ("parts", "fire - global"),
+        ("region", "fire - global"),
+        ("adaptation", "fire - base"),
+        ("post-training", "global - base"),
+        ("seed", "fire-seed2 - fire"),
+        ("seed specificity", "fire-seed2 - fire"),
+        ("seed", "global-seed2 - global"),
+        ("dose", "fire - global-30k"),
+        *(("trained", f"{v.name} - untrained") for v in EVERY[:-1]),
+    ]
+
+
+def test_base_replaces_a_missing_control_and_nothing_else_is_made_up() -> None:
+    assert names((BASE, FIRE)) == [
+        (family, "fire - base") for family in ("specificity", "parts", "region")
+    ]
+    assert names((CONTROL, FIRE2)) == []  # neither fire nor base is there
+    assert names((BASE, CONTROL)) == [("post-training", "global - base")]
+    assert names((FIRE, UNTRAINED)) == [("trained", "fire - untrained")]
+    without = dataclasses.replace(FIRE, targets=())
+    assert names((CONTROL, without)) == [("region", "fire - global")]
+    assert names((BASE, GLOBAL30, FIRE)) == names((BASE, FIRE))  # of a control that is not there
+
+
+def test_on_the_tiny_aya_suite_every_region_has_all_languages_it_does_not_target() -> None:
+    suite = suites.load_suite("tiny-aya")
+    others = [code for code in suite.languages if code != suite.pivot]
+    assert len(suite.languages) == 10
+    made = table(1, suite.variants, languages=others)
+    found = pick(rows(suite.variants, made), family="specificity", window=ALL)
+    assert [row.contrast for row in found] == ["fire - global", "earth - global", "water - global"]
+    targets = {"fire": "hi+bn+ta", "earth": "sw+am+ar+yo", "water": "fr+es"}
+    for row, (name, floor) in zip(
+        found, {"fire": 1 / 84, "earth": 1 / 126, "water": 1 / 36}.items(), strict=True
+    ):
+        assert set(row.targets.split("+")) == set(targets[name].split("+"))
+        assert row.others.split("+") == [c for c in others if c not in targets[name].split("+")]
+        assert row.p_language_floor == pytest.approx(floor)  # below .05 for every region
+        assert row.p_language is not None
+        assert row.p_language >= row.p_language_floor
+    by_region = {row.contrast: row for row in pick(rows(suite.variants, made), family="parts")}
+    assert list(by_region) == [row.contrast for row in found]
+
+
+# --- windows ----------------------------------------------------------------------------------
+
+
+def windows(values: np.ndarray, groups: np.ndarray | None = None) -> Windows:
+    groups = np.arange(values.shape[1]) if groups is None else groups
+    return Windows({("base", "hi"): values}, "base", groups, 0)
+
+
+def test_windows_leave_out_layer_0_and_the_norm() -> None:
+    values = np.arange(20.0)[:, None] * np.ones((1, N))  # layers 0..18, then final_norm
+    values[0], values[19] = -1_000, 1_000
+    made = windows(values)
+    assert made.last == 18
+    assert made.middle == (7, 12)
+    np.testing.assert_allclose(made.read("base", "hi", ALL), np.arange(1, 19).mean())
+    np.testing.assert_allclose(made.read("base", "hi", MIDDLE), np.arange(7, 13).mean())
+    np.testing.assert_allclose(made.read("base", "hi", PEAK), np.arange(16, 19).mean())
+    assert [made.text(name, ["hi"]) for name in WINDOWS] == ["1-18", "7-12", "16-18 / 16-18"]
+    assert made.text(PEAK, ["hi", "ta"]) == "per language"
+
+
+def test_the_middle_third_of_any_depth_is_inside_and_in_the_middle() -> None:
+    for last in range(1, 60):
+        first, end = windows(np.zeros((last + 2, 2))).middle
+        assert 1 <= first <= end <= last
+        assert first - 1 == last - end
+        assert end - first + 1 == pytest.approx(last / 3, abs=2)
+
+
+def test_the_peak_of_one_half_places_the_window_of_the_other() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(ROWS, N)) * 0.01
+    made = windows(values)
+    halves = [half for half, _ in made.halves("hi")]
+    values[3, halves[0]] += 1
+    values[7, halves[1]] += 1
+    assert [peak for _, peak in made.halves("hi")] == [7, 3]
+    found = made.read("base", "hi", PEAK)
+    np.testing.assert_allclose(found[halves[0]], values[5:10, halves[0]].mean(0))
+    np.testing.assert_allclose(found[halves[1]], values[1:6, halves[1]].mean(0))
+    assert made.text(PEAK, ["hi"]) == "5-9 / 1-5"
+
+
+def test_a_group_is_never_split_over_the_halves() -> None:
+    groups = np.repeat(np.arange(8), 3)
+    made = windows(np.random.default_rng(3).normal(size=(ROWS, 24)), groups)
+    (one, _), (other, _) = made.halves("hi")
+    assert (one == ~other).all()
+    assert one.sum() == 12
+    assert not set(groups[one]) & set(groups[other])
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def test_specificity_is_the_gain_on_targets_less_the_change_elsewhere() -> None:
+    made = table(4, EVERY)
+    read = Windows(made.values, "global", made.groups, 0)
+    for window in WINDOWS:
+        found = list(contrasts.differences(contrasts.plan(EVERY), LANGUAGES, read, window))
+
+        def part(family: str, name: str, found: list[contrasts.Difference] = found) -> np.ndarray:
+            [one] = [d for d in found if (d.family, d.part) == (family, name)]
+            return one.items
+
+        change = {
+            code: read.read("fire", code, window) - read.read("global", code, window)
+            for code in LANGUAGES
+        }
+        gain = (change["hi"] + change["ta"]) / 2
+        elsewhere = (change["sw"] + change["fr"] + change["am"]) / 3
+        np.testing.assert_allclose(part("specificity", "specificity"), gain - elsewhere)
+        np.testing.assert_allclose(part("parts", "targets"), gain)
+        np.testing.assert_allclose(part("parts", "elsewhere"), elsewhere)
+        np.testing.assert_allclose(
+            part("dose", "specificity"), part("dose", "targets") - part("dose", "elsewhere")
+        )
+        [whole] = [d for d in found if d.family == "specificity"]
+        np.testing.assert_allclose(whole.by_language, [change[c].mean() for c in LANGUAGES])
+    families = {row.family: row for row in rows(EVERY, made)}
+    assert set(families) == {
+        *("specificity", "parts", "region", "adaptation", "post-training"),
+        *("seed", "seed specificity", "dose", "trained"),
+    }
+
+
+def test_rows_say_what_they_compare() -> None:
+    found = rows(EVERY, table(5, EVERY))
+    for row in found:
+        single = row.part == ""
+        assert single == (row.family not in ("specificity", "parts", "dose", "seed specificity"))
+        assert (row.targets in LANGUAGES) == single
+        assert (row.p_language is None) == (row.part != "specificity")
+        assert row.lower <= row.estimate <= row.upper
+        assert row.n == row.groups == N
+    for window in WINDOWS:
+        mine = pick(found, window=window)
+        assert [r.targets for r in pick(mine, family="region")] == list(LANGUAGES)
+        assert len(pick(mine, family="trained")) == 6 * len(LANGUAGES)
+        sides = {(r.part, r.targets, r.others) for r in pick(mine, family="parts")}
+        assert sides == {("targets", "hi+ta", ""), ("elsewhere", "", "sw+fr+am")}
+        sides = {(r.part, r.targets, r.others) for r in pick(mine, family="dose")}
+        assert ("specificity", "hi+ta", "sw+fr+am") in sides
+        assert len(sides) == 3
+
+
+def test_holm_is_over_one_family_and_one_window() -> None:
+    found = rows(EVERY, table(6, EVERY, {("fire", "hi"): 0.02, ("global", "fr"): 0.03}))
+    for window, family in itertools.product(WINDOWS, {row.family for row in found}):
+        mine = pick(found, window=window, family=family)
+        expected = inference.holm(np.array([row.p for row in mine]))
+        np.testing.assert_allclose([row.p_holm for row in mine], expected)
+
+
+def test_p_and_interval_are_those_of_the_mean_difference_over_layers() -> None:
+    made = table(7, (BASE, CONTROL))
+    [row] = pick(rows((BASE, CONTROL), made), window=ALL, targets="hi")
+    change = (made.values["global", "hi"] - made.values["base", "hi"])[1:-1].mean(0)
+    assert row.estimate == pytest.approx(change.mean())
+    lower, upper = inference.expanded_interval(change, DRAWS.weights)
+    assert (row.lower, row.upper) == pytest.approx((float(lower), float(upper)))
+    exact = stats.permutation_test(
+        (change,), np.mean, permutation_type="samples", n_resamples=2**N
+    ).pvalue
+    assert row.p == pytest.approx(exact, abs=0.08)
+    assert row.detectable == pytest.approx(float(inference.detectable(change)))
+
+
+# --- what is left out -------------------------------------------------------------------------
+
+
+def test_untestable_and_undefined_languages_are_in_no_contrast() -> None:
+    made = table(8, EVERY)
+    values = dict(made.values)
+    values["untrained", "am"] = np.where(
+        np.arange(ROWS)[:, None] == 4, np.nan, values["untrained", "am"]
+    )
+    del values["base", "fr"]
+    found = rows(EVERY, dataclasses.replace(made, values=values), untestable=["ta"])
+    assert {code for row in found for code in (row.targets + "+" + row.others).split("+")} == {
+        *("hi", "sw", ""),
+    }
+    [whole] = pick(found, family="specificity", window=ALL)
+    assert (whole.targets, whole.others, whole.p_language_floor) == ("hi", "sw", 0.5)
+    alone = rows(EVERY, made, untestable=["sw", "fr", "am"])
+    assert pick(alone, family="specificity") == []  # nothing to compare the targets with
+    assert len(pick(alone, family="region", window=ALL)) == 2
+
+
+def test_concepts_left_out_of_a_language_are_left_out_of_its_contrasts() -> None:
+    made = table(9, (BASE, CONTROL, FIRE))
+    values = {key: v.copy() for key, v in made.values.items()}
+    for (_, code), v in values.items():
+        if code == "hi":
+            v[:, :6] = np.nan
+    found = rows((BASE, CONTROL, FIRE), dataclasses.replace(made, values=values))
+    [hindi] = pick(found, family="region", targets="hi", window=ALL)
+    change = (values["fire", "hi"] - values["global", "hi"])[1:-1, 6:].mean(0)
+    assert (hindi.n, hindi.groups) == (10, 10)
+    assert hindi.estimate == pytest.approx(change.mean())
+    assert hindi.p == float(inference.sign_flip_p(change, count=0, seed=0))
+    [tamil] = pick(found, family="region", targets="ta", window=ALL)
+    assert tamil.n == N
+    [whole] = pick(found, family="specificity", window=ALL)
+    assert whole.n == N  # the other target stands for the concepts that Hindi lacks
+    assert np.isfinite([row.estimate for row in found]).all()
+
+
+def test_contrasts_need_eight_groups_and_a_plan() -> None:
+    few = Draws(inference.resample_weights(7, 100, 0), 99, 0)
+    assert rows((BASE, CONTROL), table(10, (BASE, CONTROL), n=7), draws=few) == []
+    enough = Draws(inference.resample_weights(8, 100, 0), 99, 0)
+    assert rows((BASE, CONTROL), table(10, (BASE, CONTROL), n=8), draws=enough) != []
+    assert rows((BASE,), table(10, (BASE,))) == []
+    assert rows((BASE, CONTROL), table(10, (BASE, CONTROL)), untestable=LANGUAGES) == []
+
+
+def test_copies_of_an_item_in_its_document_are_no_new_evidence() -> None:
+    """Items of one document count once: three copies of each change no p-value, no interval."""
+    one = table(11, (BASE, CONTROL, FIRE), {("fire", "hi"): 0.03})
+    copied = Table(
+        one.measure,
+        {key: np.repeat(v, 3, axis=1) for key, v in one.values.items()},
+        np.repeat(one.groups, 3),
+    )
+    before, after = rows((BASE, CONTROL, FIRE), one), rows((BASE, CONTROL, FIRE), copied)
+    for old, new in zip(before, after, strict=True):
+        assert (new.n, new.groups) == (3 * old.n, old.groups)
+        assert new.p == old.p
+        for name in ("estimate", "lower", "upper", "detectable"):
+            assert getattr(new, name) == pytest.approx(getattr(old, name), abs=1e-12)
+
+
+# --- error rates and planted effects ----------------------------------------------------------
+
+
+def test_families_reject_at_their_nominal_rate_where_nothing_is_planted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The peak window is the one that noise could choose."""
+    monkeypatch.setattr(contrasts, "WINDOWS", (PEAK,))
+    variants, count = (CONTROL, FIRE), 200
+    draws = Draws(DRAWS.weights[:50], 199, 0)
+    false = dict.fromkeys(("specificity", "region"), 0)
+    for seed in range(count):
+        found = rows(variants, table(seed, variants), draws=draws)
+        for family in false:
+            false[family] += any(row.established for row in pick(found, family=family))
+    for rejected in false.values():
+        assert rejected <= stats.binom.ppf(0.999, count, 0.05)
+    assert sum(false.values()) >= stats.binom.ppf(0.001, count, 0.05)
+
+
+def test_a_planted_specificity_is_found_with_its_parts() -> None:
+    effects = {("fire", code): 0.08 for code in FIRE.targets}
+    effects |= {("fire", code): -0.06 for code in ("sw", "fr", "am")}
+    found = rows(EVERY, table(12, EVERY, effects))
+    for window in WINDOWS:
+        mine = pick(found, window=window)
+        [whole] = pick(mine, family="specificity")
+        assert whole.established
+        assert whole.lower <= 0.14 <= whole.upper
+        assert whole.p_language == whole.p_language_floor == pytest.approx(1 / 10)
+        gain, elsewhere = pick(mine, family="parts")
+        assert gain.lower <= 0.08 <= gain.upper
+        assert elsewhere.lower <= -0.06 <= elsewhere.upper
+        assert gain.established
+        assert elsewhere.established
+        assert whole.estimate == pytest.approx(gain.estimate - elsewhere.estimate)
+        [dose] = [r for r in pick(mine, family="dose") if r.part == "specificity"]
+        assert dose.established
+        [seed] = pick(mine, family="seed specificity")
+        assert seed.estimate == pytest.approx(-0.14, abs=0.06)  # the second seed lost it
+        assert not any(row.established for row in pick(mine, contrast="global-seed2 - global"))
+
+
+def test_a_gain_in_every_language_is_no_specificity() -> None:
+    """More text for all: region and parts are established, and specificity is not."""
+    effects = {("fire", code): 0.15 for code in LANGUAGES}
+    found = pick(rows(EVERY, table(13, EVERY, effects)), window=ALL)
+    assert all(row.established for row in pick(found, family="region"))
+    assert all(row.established for row in pick(found, family="parts"))
+    [whole] = pick(found, family="specificity")
+    assert not whole.established
+    assert whole.lower <= 0 <= whole.upper
+    assert whole.p_language is not None
+    assert whole.p_language > 0.05
+    assert abs(whole.estimate) < whole.detectable < 0.15
+
+
+def test_a_dose_control_separates_languages_from_the_amount_of_text() -> None:
+    """What global with as much text gains too is no difference from it."""
+    effects = {(name, code): 0.15 for name in ("fire", "global-30k") for code in LANGUAGES}
+    found = pick(rows(EVERY, table(14, EVERY, effects)), window=ALL)
+    assert all(row.established for row in pick(found, family="region"))
+    assert not any(row.established for row in pick(found, family="dose"))
+
+
+def test_an_effect_of_the_detectable_size_is_found_in_four_of_five_tables() -> None:
+    variants, found, size = (BASE, CONTROL), 0, []
+    for seed in range(150):
+        made = table(seed, variants, {("global", "hi"): 0.056}, languages=["hi"])
+        [row] = pick(rows(variants, made), window=ALL)
+        found += row.p <= 0.05
+        size.append(row.detectable)
+    assert np.mean(size) == pytest.approx(0.056, rel=0.1)
+    assert found / 150 == pytest.approx(0.8, abs=0.09)
