@@ -132,7 +132,8 @@ def size_text(info: RunInfo) -> str:
     """Return the number of concepts and wordings, or of corpus items in a run without concepts."""
     if info.concepts:
         return f"{info.n} concepts x {info.wordings} wordings"
-    return f"{info.parallel_corpus['items']} items of {info.parallel_corpus['corpus']}, no probes"
+    corpus = info.parallel_corpus
+    return f"{corpus['items']} items of {corpus['corpus']}, no probes"
 
 
 def caption(info: RunInfo, what: str, width: int = 200, marks: str = "bands") -> str:

@@ -42,17 +42,21 @@ def tables(vectors: np.ndarray) -> Tables:
     return measures.alignment(matrix), within["0"], within["1"]
 
 
+@functools.cache
+def _manifest() -> Manifest:
+    return Manifest(suites.load_suite("mini"), {}, ())
+
+
 def disattenuated(found: Tables, seed: int) -> ceiling.Disattenuated:
     """Return alignment relative to the ceilings, the last layer repeated as final_norm."""
-    n = found[0].shape[1]
     task = AlignmentInputs(
-        manifest=Manifest(suites.load_suite("mini"), {}, ()),
+        manifest=_manifest(),
         variants=[],
         languages=[],
         concepts=[],
         wordings=[],
         n_bootstrap=RESAMPLES,
-        orders=np.empty((0, n)),
+        orders=np.empty((0, found[0].shape[1])),
         seed=seed,
     )
     cross, pivot, other = (np.concatenate([table, table[-1:]]) for table in found)
@@ -68,9 +72,9 @@ def shape(found: Tables, seed: int) -> Shape:
     return result
 
 
-def population(plant: Plant, draws: int = 12) -> np.ndarray:
+def population(plant: Plant, draws: int = 8) -> np.ndarray:
     """Return the disattenuated alignment of a population of concepts ``[r]``."""
-    parts = [tables(planted.draw(replace(plant, n=150), seed)[0]) for seed in range(draws)]
+    parts = [tables(planted.draw(replace(plant, n=100), seed)[0]) for seed in range(draws)]
     means = np.mean([[table.mean(1) for table in part] for part in parts], axis=0)
     return measures.disattenuated(*means)
 

@@ -64,7 +64,8 @@ def sources(paths: RunPaths) -> list[Source]:
     found = [Source("concepts, A", load_run(paths), CONCEPT)]
     for where in dict.fromkeys((paths, FLORES_RUN)):
         run = load_run(where)
-        corpus = CORPORA[run.results.info.parallel_corpus["corpus"]]
+        name = run.results.info.parallel_corpus["corpus"]
+        corpus = CORPORA.get(name, name)
         found += [Source(f"{corpus}, {WHAT[name]}", run, name) for name in ITEM_MEASURES]
     return [source for source in found if source.rows(*FAMILIES)]
 

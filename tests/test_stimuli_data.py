@@ -127,7 +127,7 @@ def test_formal_texts_are_about_as_long_as_their_parents() -> None:
     for pair in PAIRS.pairs:
         if pair.category == "FORMAL_REGISTER":
             ratio = len(pair.text.split()) / len(pair.parent.split())
-            assert 0.7 <= ratio <= 1.4, pair.id
+            assert 0.8 <= ratio <= 1.3, pair.id
 
 
 def test_every_formal_language_has_a_lexicon() -> None:

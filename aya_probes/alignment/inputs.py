@@ -109,6 +109,8 @@ def load_inputs(config: Config) -> AlignmentInputs:
             f"--languages must name {suite.pivot!r} (the pivot) and another language"
         )
     known = list(manifest.metadata["concepts"])
+    if config.concepts and not known:
+        raise errors.UsageError(f"--concepts: suite {suite.name} has no probes")
     concepts = command_line.choose("concept", config.concepts, known)
     if len(concepts) == 1:
         raise StudyError(

@@ -24,9 +24,13 @@ def mean_centre(vectors: np.ndarray) -> np.ndarray:
     A vector that is only rounding error after the subtraction (constant input) becomes exactly 0.
     """
     centred = vectors - vectors.mean(axis=(0, 1), keepdims=True)
-    noise = 1e-6 * np.abs(vectors).max(axis=-1, keepdims=True)
-    largest = np.abs(centred).max(axis=-1, keepdims=True)
-    return np.where(largest > noise, centred, 0.0)
+    real = _largest(centred) > 1e-6 * _largest(vectors)
+    return centred if real.all() else np.where(real, centred, 0.0)
+
+
+def _largest(vectors: np.ndarray) -> np.ndarray:
+    """Return the largest absolute value along the last axis, which is kept."""
+    return np.maximum(vectors.max(axis=-1, keepdims=True), -vectors.min(axis=-1, keepdims=True))
 
 
 def standardise(vectors: np.ndarray) -> np.ndarray:
@@ -40,6 +44,8 @@ def standardise(vectors: np.ndarray) -> np.ndarray:
     centred = mean_centre(vectors)
     spread = np.sqrt(np.square(centred).mean(axis=(0, 1), keepdims=True))
     varies = spread > 1e-6 * spread.max(axis=-1, keepdims=True)
+    if varies.all():
+        return centred / spread
     return np.where(varies, centred / np.where(varies, spread, 1), 0.0)
 
 
@@ -203,7 +209,10 @@ def retrieval(similarity: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.where(unknown, np.nan, score.astype(float)) for name, score in scores.items()}
 
 
-def _hsic(k: np.ndarray, m: np.ndarray) -> tuple[float, np.ndarray]:
+Hsic = tuple[float, np.ndarray]
+
+
+def hsic(k: np.ndarray, m: np.ndarray) -> Hsic:
     """Return unbiased HSIC of two ``gram`` matrices, and its leave-one-out values ``[n]``.
 
     Song et al. 2012, eq. 5: [Σ K∘M + ΣK ΣM / ((n−1)(n−2)) − 2 (K1)·(M1) / (n−2)] / (n(n−3)).
@@ -235,18 +244,22 @@ def gram(vectors: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def unbiased_cka(k: np.ndarray, m: np.ndarray) -> tuple[float, np.ndarray]:
+def unbiased_cka(
+    k: np.ndarray, m: np.ndarray, same_k: Hsic | None = None
+) -> tuple[float, np.ndarray]:
     """Return unbiased linear CKA of two ``gram`` matrices, and its jackknife pseudo-values ``[n]``.
 
     CKA (Kornblith et al. 2019) is computed from unbiased HSIC (Song et al. 2012), which is 0 in
     expectation for independent vectors at any n. Pseudo-value i is n·CKA − (n − 1)·CKA without item
     i; the standard deviation of their mean is the jackknife error. NaN for constant vectors; the
-    pseudo-values are NaN for n < 5. Raises ValueError for n < 4.
+    pseudo-values are NaN for n < 5. ``same_k`` is ``hsic(k, k)``, if it is known. Raises ValueError
+    for n < 4.
     """
     n = len(k)
     if n < 4:
         raise ValueError("unbiased CKA needs at least 4 items")
-    cross, same_k, same_m = _hsic(k, m), _hsic(k, k), _hsic(m, m)
+    same_k = hsic(k, k) if same_k is None else same_k
+    cross, same_m = hsic(k, m), hsic(m, m)
     scale = same_k[0] * same_m[0]
     if not scale > 0:
         return float("nan"), np.full(n, np.nan)

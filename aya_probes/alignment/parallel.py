@@ -2,12 +2,15 @@
 
 Vectors are ``content_mean``, standardised by language and layer; the same measures on vectors that
 are only mean-centred have the suffix ``_raw``. Sentences of one document resemble each other, so
-intervals resample documents. Only the pivot and one other language are in memory at a time.
+intervals resample documents. Only the pivot and one other language are in memory at a time. Layers
+are measured in parallel threads, on which no number depends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +36,7 @@ from aya_probes.stimuli import Manifest
 
 MIN_ITEMS = 5  # the jackknife of unbiased CKA needs this many
 MIN_DOCUMENTS = 4  # intervals need this many
+MAX_THREADS = 8  # each needs memory for a few matrices [n, n] and [n, h]
 POOLING = "content_mean"
 NORMAL_95 = float(special.ndtri(0.975))
 
@@ -109,31 +113,19 @@ def measure(
     groups = int(task.documents.max()) + 1
     weights = task.weights(groups) if groups >= MIN_DOCUMENTS else None
     bounds = _Bounds(task.documents, weights)
-    anchor = _Anchor(loaded.take(POOLING, ids[pivot]))
     curves: dict[CurveKey, Curve] = {}
     items: Items = {}
-    for code in task.others:
-        other = loaded.take(POOLING, ids[code])
-        for suffix in ("", RAW):
-            for name, curve, table in _language(anchor, other, suffix, bounds):
-                curves[CurveKey(POOLING, name + suffix, variant, pivot, code)] = curve
-                if table is not None:
-                    items[name + suffix, code] = table.astype(np.float32)
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+        anchors = _prepare(pool, loaded.take(POOLING, ids[pivot]))
+        for code in task.others:
+            other = loaded.take(POOLING, ids[code])
+            for suffix, anchor in anchors.items():
+                layers = _compare(pool, anchor, other, suffix)
+                for name, curve, table in _summarise(layers, suffix, bounds):
+                    curves[CurveKey(POOLING, name + suffix, variant, pivot, code)] = curve
+                    if table is not None:
+                        items[name + suffix, code] = table.astype(np.float32)
     return curves, items
-
-
-class _Anchor:
-    """The pivot's vectors, with its Gram matrices for both scalings."""
-
-    def __init__(self, vectors: np.ndarray) -> None:
-        self.vectors = vectors
-        self.grams = {
-            suffix: [
-                measures.gram(scaled(vectors[:, layer], suffix)).astype(np.float32)
-                for layer in range(vectors.shape[1])
-            ]
-            for suffix in ("", RAW)
-        }
 
 
 def scaled(vectors: np.ndarray, suffix: str) -> np.ndarray:
@@ -141,29 +133,69 @@ def scaled(vectors: np.ndarray, suffix: str) -> np.ndarray:
     return vectors - vectors.mean(0) if suffix else standardised(vectors)
 
 
-def _language(
-    anchor: _Anchor, other: np.ndarray, suffix: str, bounds: _Bounds
+@dataclass(frozen=True)
+class _Anchor:
+    """The pivot at one layer: what every other language is compared with."""
+
+    unit: np.ndarray
+    gram: np.ndarray
+    hsic: measures.Hsic
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The measures of the pivot and another language at one layer, by item but for ``cka``."""
+
+    aligned: np.ndarray
+    won: np.ndarray
+    csls_won: np.ndarray | None
+    cka: float
+    cka_items: np.ndarray
+    hub_skew: float
+
+
+def _prepare(pool: ThreadPoolExecutor, vectors: np.ndarray) -> dict[str, list[_Anchor]]:
+    """Return the pivot's layers of ``vectors [n, layer, h]``, for both scalings."""
+
+    def anchor(layer: int, suffix: str) -> _Anchor:
+        mine = scaled(vectors[:, layer], suffix)
+        gram = measures.gram(mine).astype(np.float32)
+        return _Anchor(measures.unit(mine), gram, measures.hsic(gram, gram))
+
+    layers = range(vectors.shape[1])
+    return {s: list(pool.map(anchor, layers, [s] * len(layers))) for s in ("", RAW)}
+
+
+def _compare(
+    pool: ThreadPoolExecutor, anchors: Sequence[_Anchor], other: np.ndarray, suffix: str
+) -> list[_Layer]:
+    """Return the layers of another language, ``other [n, layer, h]``, one layer per thread."""
+
+    def compare(layer: int) -> _Layer:
+        anchor, mine = anchors[layer], scaled(other[:, layer], suffix)
+        similarity = anchor.unit @ measures.unit(mine).T
+        return _Layer(
+            measures.alignment(similarity),
+            measures.retrieval(similarity)["two_way"],
+            None if suffix else measures.retrieval(measures.csls(similarity))["two_way"],
+            *measures.unbiased_cka(anchor.gram, measures.gram(mine), anchor.hsic),
+            measures.hub_skew(similarity),
+        )
+
+    return list(pool.map(compare, range(len(anchors))))
+
+
+def _summarise(
+    layers: Sequence[_Layer], suffix: str, bounds: _Bounds
 ) -> Iterator[tuple[str, Curve, np.ndarray | None]]:
     """Yield the name, the curve and the item values (if they are kept) of each measure."""
-    aligned, won, scaled_won, whole, pseudo, skew = [], [], [], [], [], []
-    for layer, gram in enumerate(anchor.grams[suffix]):
-        a, b = (scaled(v[:, layer], suffix) for v in (anchor.vectors, other))
-        similarity = measures.unit(a) @ measures.unit(b).T
-        aligned.append(measures.alignment(similarity))
-        won.append(measures.retrieval(similarity)["two_way"])
-        skew.append(measures.hub_skew(similarity))
-        if not suffix:
-            scaled_won.append(measures.retrieval(measures.csls(similarity))["two_way"])
-        cka, values_of_items = measures.unbiased_cka(gram, measures.gram(b))
-        whole.append(cka)
-        pseudo.append(values_of_items)
-    table = np.array(aligned)
+    table = np.array([layer.aligned for layer in layers])
     yield PARALLEL_ALIGNMENT, bounds.alignment(table), table
-    table = np.array(won)
+    table = np.array([layer.won for layer in layers])
     yield PARALLEL_RETRIEVAL, bounds.retrieval(table), table
     if not suffix:
-        yield PARALLEL_CSLS, bounds.retrieval(np.array(scaled_won)), None
-    table = np.array(pseudo)
-    yield PARALLEL_CKA, bounds.cka(np.array(whole), table), table
-    skews = np.array(skew)
-    yield HUB_SKEW, Curve(values(skews[:-1]), number(skews[-1]), n=len(other)), None
+        yield PARALLEL_CSLS, bounds.retrieval(np.array([layer.csls_won for layer in layers])), None
+    table = np.array([layer.cka_items for layer in layers])
+    yield PARALLEL_CKA, bounds.cka(np.array([layer.cka for layer in layers]), table), table
+    skews = np.array([layer.hub_skew for layer in layers])
+    yield HUB_SKEW, Curve(values(skews[:-1]), number(skews[-1]), n=table.shape[1]), None
