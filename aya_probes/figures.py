@@ -219,6 +219,12 @@ def mark_audit(axes: Axes, results: Results, language: str) -> None:
     axes.text(0.99, 0.01, audit_text(results, language), fontsize=7, color=colour, **place)
 
 
+def leave_room(axes: Axes, *, below: float = 0, above: float = 0) -> None:
+    """Extend the vertical axis by shares of its height, as room for text."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - below * (high - low), high + above * (high - low))
+
+
 def mark_untestable(axes: Axes, share: float, fontsize: float = 7.5) -> None:
     """Hatch a panel, and write into it that a share of its inputs is identical."""
     axes.set_facecolor("#f4f4f4")

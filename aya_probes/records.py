@@ -31,7 +31,7 @@ def parse(kind: type[T], data: Any, where: str, make: str) -> T:
     Raises StudyError with ``where``, the field and ``make``, the command that writes the file.
     """
     try:
-        record: T = TypeAdapter(kind).validate_json(json.dumps(data))
+        record: T = _adapter(kind).validate_json(json.dumps(data))
         return record
     except ValidationError as error:
         first = error.errors()[0]
@@ -48,12 +48,21 @@ def load(kind: type[T], path: Path, make: str) -> T:
 
 def to_json(record: Any) -> Any:
     """Return a record as plain JSON types."""
-    return TypeAdapter(type(record)).dump_python(record, mode="json")
+    return _adapter(type(record)).dump_python(record, mode="json")
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}  # making one takes some 10 ms
+
+
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def describe(kind: type[Any]) -> dict[str, str]:
     """Return the documentation of every field of a record, each on one line."""
-    schema = TypeAdapter(kind).json_schema(mode="serialization")
+    schema = _adapter(kind).json_schema(mode="serialization")
     schema = schema["$defs"][schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
     return {
         field.name: " ".join(schema["properties"][field.name]["description"].split())

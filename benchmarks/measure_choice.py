@@ -61,7 +61,7 @@ FAKED = np.array([0.5, 1.0, 0.5, 0.0, 0.0])  # of dimensions that few concepts s
 SIGNAL = {10: 0.11, 20: 0.07, 60: 0.035, 1_000: 0.015}  # planted alignment at the peak, by n
 LARGEST = 1.26  # strength at which the largest dimension carries a third of the squared length
 RULE_N = (10, 20, 60)
-DRAWN = {10: 1, 20: 1, 60: 2, 1_000: 20}  # the number of draws is divided by this, by n
+DRAWN = {10: 1, 20: 1, 60: 3, 1_000: 40}  # the number of draws is divided by this, by n
 
 Records = list[dict[str, Any]]
 
@@ -319,6 +319,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="draws per plant at n = 10 and 20, fewer at larger n (default 200)",
     )
     parser.add_argument(
+        "--sizes",
+        type=command_line.comma_list,
+        metavar="N,N",
+        help="only these numbers of concepts, of 10, 20, 60 and 1000",
+    )
+    parser.add_argument(
         "--json",
         type=Path,
         default=project.ROOT / "docs" / "measure_choice.json",
@@ -333,7 +339,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     def stage() -> None:
-        counts = {n: max(1, args.draws // part) for n, part in DRAWN.items()}
+        sizes = command_line.choose("size", args.sizes, [str(n) for n in DRAWN])
+        counts = {int(n): max(1, args.draws // DRAWN[int(n)]) for n in sizes}
         with threadpool_limits(1):
             records = compare(counts, args.seed)
         verdicts, winner = choose(records)

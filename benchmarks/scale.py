@@ -155,7 +155,7 @@ def analyse(size: Size) -> dict[str, float]:
     """Write planted activations and analyse them; returns seconds and the peak memory."""
     with tempfile.TemporaryDirectory() as scratch:
         in_process(build, Path(scratch), size)
-        started = time.monotonic()
+        started, load = time.monotonic(), os.getloadavg()[0]
         stage = subprocess.Popen(
             [sys.executable, str(project.ROOT / "concept_alignment.py"), "--run-dir", scratch]
         )
@@ -166,6 +166,7 @@ def analyse(size: Size) -> dict[str, float]:
         "wall_s": round(time.monotonic() - started, 1),
         "cpu_s": round(used.ru_utime + used.ru_stime, 1),
         "peak_gib": round(used.ru_maxrss / 2**20, 2),  # KiB on Linux
+        "load": round(load, 1),  # of other processes: above 0, the wall time is too long
     }
 
 

@@ -217,8 +217,8 @@ def _plain(value: Any) -> Any:
     return files.finite(float(value), 4) if isinstance(value, (float, np.floating)) else value
 
 
-def compute(draws: int, jobs: int, seed: int) -> dict[str, Any]:
-    """Return every experiment's records; the same seed gives the same numbers at any ``jobs``."""
+def compute(names: Sequence[str], draws: int, jobs: int, seed: int) -> dict[str, Any]:
+    """Return the records of some tables; the same seed gives the same numbers at any ``jobs``."""
     tables = {}
     with ProcessPoolExecutor(jobs, initializer=threadpool_limits, initargs=(1,)) as pool:
 
@@ -226,7 +226,8 @@ def compute(draws: int, jobs: int, seed: int) -> dict[str, Any]:
             seeds = range(seed, seed + count)
             return np.array(list(pool.map(one, seeds, chunksize=max(1, count // (8 * jobs)))))
 
-        for name, (experiment, part) in tqdm(EXPERIMENTS.items(), unit="table", desc="validate"):
+        for name in tqdm(names, unit="table", desc="validate"):
+            experiment, part = EXPERIMENTS[name]
             records = experiment(run, max(1, round(part * draws)))
             tables[name] = [{k: _plain(v) for k, v in record.items()} for record in records]
     return {
@@ -252,6 +253,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="draws per line of most tables (default 200)",
     )
     parser.add_argument(
+        "--tables",
+        type=command_line.comma_list,
+        metavar="A,B",
+        help=f"only these tables (default all: {', '.join(EXPERIMENTS)})",
+    )
+    parser.add_argument(
         "--jobs",
         type=command_line.positive_int,
         default=os.cpu_count() or 1,
@@ -273,7 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     def stage() -> None:
-        files.save_json(args.json, compute(args.draws, args.jobs, args.seed))
+        names = command_line.choose("table", args.tables, list(EXPERIMENTS))
+        files.save_json(args.json, compute(names, args.draws, args.jobs, args.seed))
         print(args.json)
 
     return command_line.run_stage("benchmarks/validation.py", stage)

@@ -133,9 +133,8 @@ def specificity_found(
     """Return what is found of the planted specificity, by window; then of the parts and regions.
 
     By window: established, interval covers the truth, language labels. Then over all layers: gain
-    on targets established, change elsewhere called, specificity of earth called (its reference
-    includes the languages that gained, so it is below 0), share of fire's targets and of its other
-    languages established in the family region.
+    on targets established, change elsewhere and specificity of earth called (neither exists), and
+    the share of fire's targets and of its other languages established in the family region.
     """
     rows = contrasted(make(gain, seed), groups, seed)
 

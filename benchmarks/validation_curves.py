@@ -24,6 +24,7 @@ from validation_plants import (
     Run,
     flat,
     island,
+    means,
     relative,
     through,
 )
@@ -75,15 +76,18 @@ def shape(found: Tables, seed: int) -> Shape:
 def population(plant: Plant, draws: int = 8) -> np.ndarray:
     """Return the disattenuated alignment of a population of concepts ``[r]``."""
     parts = [tables(planted.draw(replace(plant, n=100), seed)[0]) for seed in range(draws)]
-    means = np.mean([[table.mean(1) for table in part] for part in parts], axis=0)
-    return measures.disattenuated(*means)
+    of_draws = np.mean([[table.mean(1) for table in part] for part in parts], axis=0)
+    return measures.disattenuated(*of_draws)
 
 
 # --- ceilings ---------------------------------------------------------------------------------
 
 
 def declines(plant: Plant, truth: np.ndarray, seed: int) -> list[float]:
-    """Return whether A and disattenuated A claim a decline, the latter's coverage, and more."""
+    """Return whether a decline is claimed on A, and on disattenuated alignment, and more of that.
+
+    More: a rise, an interval of the decline without 0, coverage and bias of the curve.
+    """
     found = tables(planted.draw(plant, seed)[0])
     weights = inference.resample_weights(plant.n, RESAMPLES, seed)
     on_a, _ = layers.shape_label(found[0].mean(1), weights @ found[0].T, plant.n)
@@ -95,6 +99,7 @@ def declines(plant: Plant, truth: np.ndarray, seed: int) -> list[float]:
         float(on_a in DECLINES),
         float(label.label in DECLINES),
         float(label.label == "MONOTONE_RISE"),
+        float(label.decline is not None and label.decline[1] > 0),
         float(inside.mean()),
         float((curve.array() - truth).mean()),
     ]
@@ -114,7 +119,7 @@ def ceilings(run: Run, draws: int) -> Records:
         ),
         "both are lost": relative(through((0, 0.6), (6, 0.6), (18, 0.2)), falling, spread=0.0),
     }
-    columns = ("decline_of_a", "decline", "rise", "coverage", "bias")
+    columns = ("decline_of_a", "decline", "rise", "decline_interval", "coverage", "bias")
     records = []
     for name, plant in plants.items():
         truth = population(plant)
@@ -185,7 +190,7 @@ def peaks(run: Run, draws: int) -> Records:
             plant = relative(through((0, 0.0), (9, top), (18, 0.0)), through((0, 0.5)), n=n)
             truth = int(population(plant).argmax())
             table = run(functools.partial(peaked, plant, truth), draws)
-            named, *others = (float(np.nanmean(column)) for column in table.T)
+            named, *others = means(table)
             record = dict(zip(("within_1", "coverage", "width"), others, strict=True))
             records.append(
                 {"n": n, "peak": top, "truth": truth, "named": named, **record, "draws": draws}
@@ -248,7 +253,6 @@ def layer_recovery(run: Run, draws: int) -> Records:
         for peak, truth in truths.items():
             plant = replace(NULL, n=n, concept=island(peak)) if peak else replace(NULL, n=n)
             rows = run(functools.partial(committed, plant, truth), draws)
-            found = [float(np.nanmean(c)) if np.isfinite(c).any() else np.nan for c in rows.T]
-            record = dict(zip(columns, found, strict=True))
+            record = dict(zip(columns, means(rows), strict=True))
             records.append({"n": n, "peak": peak, "truth": truth, **record, "draws": draws})
     return records

@@ -61,3 +61,11 @@ def relative(shared: np.ndarray, ceiling: np.ndarray, **settings: Any) -> Plant:
     return replace(
         NULL, concept=np.sqrt(shared * total), own=np.sqrt((1 - shared) * total), **settings
     )
+
+
+def means(table: np.ndarray) -> list[float]:
+    """Return the mean of each column of ``table [draw, column]``, without NaN; NaN if all are."""
+    return [
+        float(column[np.isfinite(column)].mean()) if np.isfinite(column).any() else np.nan
+        for column in table.T
+    ]

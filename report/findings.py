@@ -89,6 +89,11 @@ def _kept(run: Run, codes: Sequence[str]) -> str:
     return f"; at layer {run.results.info.last_layer} they keep {min(known):.0%}–{max(known):.0%}"
 
 
+def _cued(run: Run, codes: Sequence[str]) -> list[str]:
+    """Return the languages in which a cue that is not meaning passes the test too."""
+    return [code for code in codes if run.results.passing_cues(CONCEPT, code)]
+
+
 def _specificity(paths: RunPaths) -> str:
     """Return the specificity of every regional variant, in words."""
     return "; ".join(verdicts(paths, SAID_ON)) or "no contrasts"
@@ -115,7 +120,7 @@ def claims(paths: RunPaths) -> str:
     declines = _with_shape(run, "RISE_PEAK_DECLINE")
     rises = _with_shape(run, "RISE_PEAK_DECLINE", "MONOTONE_RISE")
     constant = [c for c in codes if run.results.is_untestable(run.base, c, LAST)]
-    cued = [code for code in either if run.results.passing_cues(CONCEPT, code)]
+    cued = _cued(run, either)
     rows = [
         (
             "concepts are shared mid-network",
@@ -134,8 +139,8 @@ def claims(paths: RunPaths) -> str:
         (
             "regional tuning raises alignment in its languages",
             f"established gains of a regional adapter over `global` in its own languages: "
-            f"{'; '.join(_region_counts(paths)) or 'none tested'}. Targets minus other languages: "
-            f"{_specificity(paths)}",
+            f"{'; '.join(_region_counts(paths)) or 'none tested'}. Gain on its languages minus "
+            f"gain on others: {_specificity(paths)}",
         ),
         (
             "alignment is maximal at the embeddings where scripts are shared",
@@ -149,6 +154,8 @@ def claims(paths: RunPaths) -> str:
 def _strongest(run: Run, codes: Sequence[str]) -> str:
     """Return where alignment is strongest, beside the untrained variant, as a sentence."""
     info = run.results.info
+    if not codes:
+        return ""
 
     def height(code: str) -> float:
         curve = run.curve(CONCEPT, run.base, code)
@@ -165,8 +172,8 @@ def _strongest(run: Run, codes: Sequence[str]) -> str:
     relative = run.results.curve(DISATTENUATED, run.base, best)
     share = "" if relative is None else f", {interval(relative, curve.peak)} of the noise ceiling"
     return (
-        f" It is strongest in {_names([best])} at layer {curve.peak}: A = "
-        f"{interval(curve, curve.peak)}{share} (n = {curve.n or info.n}){beside}."
+        f" Where no such cue passes, it is strongest in {_names([best])} at layer {curve.peak}: "
+        f"A = {interval(curve, curve.peak)}{share} (n = {curve.n or info.n}){beside}."
     )
 
 
@@ -178,7 +185,8 @@ def abstract(paths: RunPaths) -> str:
     either, within, raw = (_passing(run, m) for m in (CONCEPT, WITHIN_CATEGORY, CONCEPT + RAW))
     missed = [code for code in run.testable if code not in either]
     void = [code for code in info.others if code not in run.testable]
-    declines = _with_shape(run, "RISE_PEAK_DECLINE")
+    declines, cued = _with_shape(run, "RISE_PEAK_DECLINE"), _cued(run, either)
+    clean = [code for code in either if code not in cued]
     parts = [
         f"In base, alignment with {pivot} that the concept or its category makes is established in "
         f"{_names(either)}"
@@ -189,11 +197,12 @@ def abstract(paths: RunPaths) -> str:
         parts.append(f"it is untestable in {_names(void)} (identical inputs)")
     return (
         f"{'; '.join(parts)}. Tested within its category, the concept itself is shared in "
-        f"{_names(within)}. On raw vectors the first test is passed in {len(raw)} of "
-        f"{len(run.testable)} languages ({_codes(raw)}).{_strongest(run, run.testable)} Relative "
-        "to the noise ceiling, rise, peak and decline before the final norm are established in "
-        f"{_names(declines)}{_kept(run, declines)}. Did regional adapters help their own languages "
-        f"more than others? {_specificity(paths)}."
+        f"{_names(within)}. A cue that is not meaning, such as shared tokens, passes the first "
+        f"test too in {_names(cued)}. On raw vectors the first test is passed in {len(raw)} of "
+        f"{len(run.testable)} languages ({_codes(raw)}).{_strongest(run, clean)} Relative to the "
+        "noise ceiling, rise, peak and decline before the final norm are established in "
+        f"{_names(declines)}{_kept(run, declines)}. Regional adapters against `global`, gain on "
+        f"their own languages minus gain on others: {_specificity(paths)}."
     )
 
 
@@ -214,13 +223,16 @@ def finding(paths: RunPaths) -> str:
         else ""
     )
     untrained = info.first("untrained")
-    null = sum(run.passes(CONCEPT, untrained, code) for code in testable) if untrained else "no run"
+    null = ""
+    if untrained is not None:
+        passed = [code for code in testable if run.passes(CONCEPT, untrained, code)]
+        null = f" With random weights the first test is passed in {len(passed)} ({_codes(passed)})."
     return (
         f"In {info.label}, {info.n} medical concepts or their categories are shared with English "
         f"in {len(either)} of {len(testable)} testable languages (max-T p ≤ 0.05 by language), and "
-        f"the concepts themselves, tested within their categories, in {len(within)}{between}. With "
-        f"random weights they are shared in {null}. Regional LoRA adapters, targets minus other "
-        f"languages: {_specificity(paths)}."
+        f"the concepts themselves, tested within their categories, in {len(within)}{between}."
+        f"{null} Regional LoRA adapters against the one for all languages, gain on their own "
+        f"languages minus gain on others: {_specificity(paths)}."
     )
 
 

@@ -280,8 +280,8 @@ def shapes(paths: RunPaths) -> str:
         if shape.peak_layer is not None:
             between = _layers(shape.peak_interval) if shape.peak_interval else ""
             parts.append(f"peak {shape.peak_layer}{between}")
-        if shape.retained is not None:
-            parts.append(f"keeps {shape.retained:.0%}")
+            if shape.retained is not None:
+                parts.append(f"keeps {shape.retained:.0%}")
         return "<br>".join(parts)
 
     rows = [
@@ -331,7 +331,10 @@ def usual_measure(paths: RunPaths) -> str:
         "FLORES retrieval: standardised",
         "published rule: commitment layer",
     ]
-    differ = "\n".join(f"- {text}." for text in run.results.disagreements)
+    heads = [f", {variant}:" for variant in run.shown]
+    differ = "\n".join(
+        f"- {text}." for text in run.results.disagreements if any(head in text for head in heads)
+    )
     words = f"Where the two disagree (max-T p ≤ {ALPHA}):\n\n{differ}" if differ else ""
     return "\n\n".join(part for part in (markdown(header, rows), words) if part)
 

@@ -64,8 +64,8 @@ def sources(paths: RunPaths) -> list[Source]:
     found = [Source("concepts, A", load_run(paths), CONCEPT)]
     for where in dict.fromkeys((paths, FLORES_RUN)):
         run = load_run(where)
-        name = run.results.info.parallel_corpus["corpus"]
-        corpus = CORPORA.get(name, name)
+        corpus = run.results.info.parallel_corpus["corpus"]
+        corpus = CORPORA.get(corpus, corpus)
         found += [Source(f"{corpus}, {WHAT[name]}", run, name) for name in ITEM_MEASURES]
     return [source for source in found if source.rows(*FAMILIES)]
 
@@ -95,8 +95,8 @@ def both(source: Source, row: Contrast) -> str:
 def _seeds(null: SeedNull | None) -> str:
     if null is None:
         return "no second seed"
-    reach = "" if null.reach is None else f" (95% up to {null.reach:.3f})"
-    return f"±{null.estimate:.3f}{reach}"
+    reach = "" if null.reach is None else f" (95% up to {null.reach:.2g})"
+    return f"±{null.estimate:.2g}{reach}"
 
 
 def _beyond(row: Contrast, null: SeedNull | None) -> str:
@@ -200,9 +200,10 @@ def seeds(paths: RunPaths) -> str:
             beside = [effect(r) for r in regional]
             rows.append([row.contrast, source.title, both(source, row), "<br>".join(beside)])
     header = ["seeds", "measure", "targets - others, between seeds", "the same, between regions"]
-    if not rows:
+    if not any(source.rows(SEED) for source in sources(paths)):
         return "No variant has a second training seed."
-    return markdown(header, rows) + "\n\n" + _by_language(paths, SEED)
+    whole = [markdown(header, rows)] if rows else []
+    return "\n\n".join([*whole, _by_language(paths, SEED)])
 
 
 def trained(paths: RunPaths) -> str:
@@ -272,18 +273,22 @@ def _established(rows: Sequence[Contrast], source: Source, family: str) -> str:
 
 
 def verdicts(paths: RunPaths, titles: Sequence[str]) -> Iterator[str]:
-    """Yield, in words, the specificity of every regional variant on the named measures."""
+    """Yield, in words, what specificity is on each of the named measures."""
     for source in sources(paths):
-        if source.title not in titles:
-            continue
-        for row in source.rows("specificity"):
-            null = source.null(row)
-            words = "established" if row.established else "not established"
-            if null is not None:
-                side = "beyond" if null.exceeded_by(row) else "not beyond"
-                words += f", {side} the difference between seeds of {null.estimate:.3f}"
-            plain = effect(row).rstrip("*")
-            yield f"{row.contrast} on {source.title}: {plain} ({words})"
+        rows = source.rows("specificity")
+        if source.title in titles and rows:
+            words = "; ".join(_verdict(source, row) for row in rows)
+            yield f"on {source.title.removesuffix(', A')}, {words}"
+
+
+def _verdict(source: Source, row: Contrast) -> str:
+    """Return one specificity in words, beside the difference between seeds."""
+    null = source.null(row)
+    words = "established" if row.established else "not established"
+    if null is not None:
+        side = "beyond" if null.exceeded_by(row) else "not beyond"
+        words += f", {side} the {null.estimate:.2g} between two seeds"
+    return f"`{row.contrast.split(' - ')[0]}` {effect(row).rstrip('*')} ({words})"
 
 
 TABLES: tuple[Callable[[RunPaths], str], ...] = (

@@ -1,17 +1,14 @@
-"""Measures of the parallel corpora as Markdown tables, and what bf16 changes."""
+"""Measures of the parallel corpora as Markdown tables: retrieval, CKA and hubs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import numpy as np
 
 from aya_probes.results.curves import (
     HUB_SKEW,
     PARALLEL_CKA,
     PARALLEL_CSLS,
     PARALLEL_RETRIEVAL,
-    PRIMARY,
     RAW,
 )
 from aya_probes.run_folder import RunPaths
@@ -64,24 +61,4 @@ def parallel_flores(paths: RunPaths) -> str:
     return parallel(FLORES_RUN)
 
 
-def precision(paths: RunPaths) -> str:
-    """What bf16 changes: the same probes in suite mini (float32) and mini-flores (bf16)."""
-    here, there = load_run(paths), load_run(FLORES_RUN)
-    rows = []
-    for measure in PRIMARY:
-        for variant in here.shown:
-            if variant not in there.results.info.variants:
-                continue
-            gaps = np.concatenate(
-                [
-                    here.curve(measure, variant, code).array()
-                    - there.curve(measure, variant, code).array()
-                    for code in here.results.info.others
-                ]
-            )
-            gaps = np.abs(gaps[~np.isnan(gaps)])
-            rows.append((f"`{measure}`", variant, f"{gaps.max():.4f}", f"{gaps.mean():.4f}"))
-    return markdown(["measure", "variant", "largest difference", "mean difference"], rows)
-
-
-TABLES: tuple[Callable[[RunPaths], str], ...] = (parallel, parallel_flores, precision)
+TABLES: tuple[Callable[[RunPaths], str], ...] = (parallel, parallel_flores)

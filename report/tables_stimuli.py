@@ -36,7 +36,7 @@ def cues(paths: RunPaths) -> str:
     def cell(measure: str, code: str, cue: str) -> str:
         one = found.get((measure, code, cue))
         if one is None or one.p is None:
-            return "the same for all texts" if one is not None else ""
+            return "" if one is None else "constant"
         return f"{one.alignment:+.2f} ({one.p:.3f}){'*' if one.passes else ''}"
 
     rows = [
@@ -44,7 +44,10 @@ def cues(paths: RunPaths) -> str:
         for measure in PRIMARY
         for code in run.results.info.others
     ]
-    return markdown(["measure", "language", *(f"{cue}: A (p)" for cue in names)], rows)
+    return markdown(["measure", "language", *(f"{cue}: A (p)" for cue in names)], rows) + (
+        f"\n\nconstant: the cue does not vary in one of the languages, or has the same value for "
+        f"all pairs of texts. A star: p ≤ {ALPHA}."
+    )
 
 
 @functools.cache

@@ -112,7 +112,8 @@ def test_csls_retrieves_what_a_hub_hides() -> None:
     matrix = 0.3 * np.eye(40) + rng.uniform(0, 0.05, size=(40, 40))
     hubs = np.where(np.arange(40) < 3, 0.4, 0.0)  # three columns are near to every row
     plain, scaled = (
-        measures.retrieval(m)["two_way"].mean() for m in (matrix + hubs, measures.csls(matrix + hubs))
+        measures.retrieval(m)["two_way"].mean()
+        for m in (matrix + hubs, measures.csls(matrix + hubs))
     )
     assert plain < 0.2
     assert scaled == 1

@@ -40,17 +40,23 @@ MINI_ADAPTERS = {
     "global": "f9e56e0161d94111215396d45a57a1896f31b6dccf3659353520999f2f9b21d4",
     "fire": "deb118a2a8f7b8f3f2b216702c07b3c6006de7d241ae84941dc8d0875e4525ab",
     "earth": "b4ace7f104f382a7ab6a08896aea2fe581d35f405c426daf9b8de367f294d46c",
+    "global-seed2": "3f7a5cca55e02d221e81361fefab951ef02d04bfd1af35764e7804042f9c3bba",
 }
+MINI_SEEDS = [variant.name for variant in MINI.by_role("seed")]
 
 
 def mini_variant(name: str, role: str, **keys: Any) -> suites.Variant:
-    """Return a variant of mini with the adapter of its name; a repeated one's hash is its own."""
+    """Return a variant of mini with the adapter of its name."""
     trained = name.removesuffix("-seed2")
-    sha256 = MINI_ADAPTERS.get(name) or suites.load_suite("mini").variant(name).adapter_sha256
     if trained != name:
         keys["of"] = trained
     return suites.Variant(
-        name, role, **GEMMA, adapter=f"data/adapters/mini/{name}", adapter_sha256=sha256, **keys
+        name,
+        role,
+        **GEMMA,
+        adapter=f"data/adapters/mini/{name}",
+        adapter_sha256=MINI_ADAPTERS[name],
+        **keys,
     )
 
 
@@ -60,22 +66,29 @@ MINI_VARIANTS = (
     mini_variant("global", "control"),
     mini_variant("fire", "regional", targets=("hi", "bn", "ta")),
     mini_variant("earth", "regional", targets=("sw", "am", "yo")),
-    mini_variant("global-seed2", "seed"),
-    mini_variant("fire-seed2", "seed"),
-    mini_variant("earth-seed2", "seed"),
+    *(mini_variant(name, "seed") for name in MINI_SEEDS),
 )
 
 
-@pytest.mark.parametrize(("name", "corpus"), [("mini", "cldr"), ("mini-flores", "flores")])
-def test_a_suite_that_inherits_is_the_suite_written_out(name: str, corpus: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "corpus", "probes", "perturbations"),
+    [
+        ("mini", "cldr", "data/concept_probes.json", "data/perturbations.json"),
+        ("mini-flores", "flores", "", ""),
+    ],
+)
+def test_a_suite_that_inherits_is_the_suite_written_out(
+    name: str, corpus: str, probes: str, perturbations: str
+) -> None:
+    assert "global-seed2" in MINI_SEEDS  # the null of a regional contrast
     assert suites.load_suite(name) == suites.Suite(
         name=name,
         pivot="en",
         languages=("en", "hi", "bn", "sw", "am", "fr", "es", "ar", "yo", "ta"),
         corpus=corpus,
         variants=MINI_VARIANTS,
-        probes="data/concept_probes.json",
-        perturbations="data/perturbations.json",
+        probes=probes,
+        perturbations=perturbations,
         label="mini (Gemma 3 270M, dequantised from Q4_K_M)",
         note="Gemma 3 270M knows Amharic and Yoruba poorly; its variants are LoRA adapters, not "
         "Tiny Aya.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,19 @@ import pandas as pd
 import pytest
 
 import concept_alignment
-from aya_probes import project, run_folder, stimuli, suites
+from aya_probes import run_folder, suites
 from aya_probes.planted import vectors as planted
 from aya_probes.planted.run import write_activations
 from aya_probes.results.alignment import load_results
-from aya_probes.results.curves import CONCEPT
-from aya_probes.stimuli import Manifest, Stimulus
+from aya_probes.results.curves import (
+    CEILING,
+    CONCEPT,
+    DISATTENUATED,
+    NO_LENGTH,
+    RAW,
+    WITHIN_CATEGORY,
+)
+from tests import planted_stage
 
 LANGUAGES = ("en", "hi", "sw", "fr", "ta", "am")
 N, K = 16, 2
@@ -40,20 +48,8 @@ def build(folder: Path, variants: tuple[str, ...] = tuple(VARIANTS), change: Any
     suite = suites.Suite(
         "planted", "en", LANGUAGES, "cldr", tuple(VARIANTS[name] for name in VARIANTS)
     )
-    probes = tuple(
-        Stimulus(f"C{c:02d}-{code}-{k}", "probe", f"C{c:02d}", k, code, "a text", (0, 1))
-        for code in LANGUAGES
-        for c in range(1, N + 1)
-        for k in range(1, K + 1)
-    )
-    metadata = {
-        "schema_version": project.SCHEMA_VERSION,
-        "corpus": {},
-        "concepts": {f"C{c:02d}": f"concept {c}" for c in range(1, N + 1)},
-    }
+    manifest = planted_stage.saved(folder, planted_stage.manifest(suite, concepts=N, wordings=K))
     paths = run_folder.RunPaths(folder)
-    stimuli.save_manifest(paths.manifest, Manifest(suite, metadata, probes))
-    manifest = stimuli.load_manifest(paths.manifest)
     for name in variants:
         table: dict[str, np.ndarray] = {}
         for position, code in enumerate(LANGUAGES):
@@ -145,6 +141,9 @@ def test_the_tidy_table_has_every_observation_once(run: Path) -> None:
     for name in ("mean", "lower", "upper", "p"):
         np.testing.assert_allclose(one[name], curve.array(name), rtol=1e-4)
     assert set(table.n) == {N}
+    assert set(table.measure) >= {
+        *(CONCEPT, CONCEPT + RAW, CONCEPT + NO_LENGTH, WITHIN_CATEGORY, CEILING, DISATTENUATED),
+    }
 
 
 def test_results_survive_a_round_trip(run: Path) -> None:
@@ -166,16 +165,21 @@ def test_unchanged_inputs_are_not_measured_again(run: Path, capsys: Any) -> None
 
 def test_a_planted_regional_gain_is_called_in_its_languages_only(run: Path) -> None:
     table: Any = pd.read_csv(run_folder.RunPaths(run).contrasts)
-    region = table[table.contrast == "region: fire - global"].set_index("language")
-    assert (region.loc[["hi", "ta"]].p_holm <= 0.05).all()
-    assert (region.loc[["hi", "ta"]].lower > 0).all()
-    assert (region.loc[["sw", "fr", "am"]].p_holm > 0.05).all()
-    special = table[table.contrast.str.startswith("specificity")].iloc[0]
-    assert special.language == "hi+ta vs sw+fr+am"
-    assert special.p_holm <= 0.05
-    assert special.p_language == special.p_language_floor == pytest.approx(1 / 10)
-    kinds = {name.split(":")[0] for name in table.contrast}
-    assert kinds == {"post-training", "region", "specificity", "trained"}
+    assert set(table.measure) == {CONCEPT, CONCEPT + RAW}
+    assert set(table.family) == {
+        *("specificity", "parts", "region", "adaptation", "post-training", "trained"),
+    }
+    for window in ("all", "middle", "peak"):
+        found = table[(table.measure == CONCEPT) & (table.window == window)]
+        region = found[found.family == "region"].set_index("targets")
+        assert set(region.contrast) == {"fire - global"}
+        assert (region.loc[["hi", "ta"]].p_holm <= 0.05).all()
+        assert (region.loc[["hi", "ta"]].lower > 0).all()
+        assert (region.loc[["sw", "fr", "am"]].p_holm > 0.05).all()
+        [special] = found[found.family == "specificity"].to_dict("records")
+        assert (special["targets"], special["others"]) == ("hi+ta", "sw+fr+am")
+        assert special["p_holm"] <= 0.05
+        assert special["p_language"] == special["p_language_floor"] == pytest.approx(1 / 10)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
@@ -190,28 +194,126 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     assert analyse(run) == 0
 
 
-def test_identical_inputs_are_withheld_and_counted(tmp_path: Path, capsys: Any) -> None:
+def same_start(count: int) -> Any:
+    """Return a change that gives French the layer-0 vectors of the first concepts in English."""
     english: dict[str, np.ndarray] = {}
 
-    def same_start(name: str, code: str, vectors: np.ndarray) -> np.ndarray:
+    def change(name: str, code: str, vectors: np.ndarray) -> np.ndarray:
         english.setdefault(name, vectors)
         if code == "fr":
             vectors = vectors.copy()
-            vectors[:4, :, 0] = english[name][:4, :, 0]
+            vectors[:count, :, 0] = english[name][:count, :, 0]
         return vectors
 
-    run = build(tmp_path, change=same_start)
-    assert analyse(run) == 0
+    return change
+
+
+def test_concepts_with_identical_inputs_are_left_out_of_their_pair(
+    run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    assert analyse(build(tmp_path, change=same_start(4))) == 0
     assert "fr 25% of the concepts" in capsys.readouterr().out
+    paths = run_folder.RunPaths(tmp_path)
+    found = load_results(paths.curves)
+    assert found.input_share("base", "fr").concepts == ("C01", "C02", "C03", "C04")
+    assert not found.is_untestable("base", "fr")
+    french, hindi = (found.curve(CONCEPT, "base", code) for code in ("fr", "hi"))
+    assert french is not None
+    assert hindi is not None
+    assert (french.n, hindi.n) == (12, None)
+    assert french.array()[0] < 0.3  # of the concepts whose inputs differ
+    assert (french.array("p")[2:6] <= 0.05).all()
+    before = load_results(run_folder.RunPaths(run).curves).curve(CONCEPT, "base", "hi")
+    assert before is not None
+    assert hindi == replace(before, p_joint=hindi.p_joint)  # the family of p_joint has French in it
+    table = whole(tmp_path).loc[("base", "fr")]
+    assert (table.status, table.commitment_layer, table.identical_input) == (
+        "committed",
+        "2",
+        "0.25",
+    )
+    rows: Any = pd.read_csv(paths.commitment).query("variant == 'base' and language == 'fr'")
+    status = rows.set_index("concept_id").status
+    assert (status.loc["C01":"C04"] == "untestable").all()
+    assert (status.loc["C05":] == "descriptive").all()
+    differences: Any = pd.read_csv(paths.contrasts)
+    region = differences.query("family == 'region' and targets == 'fr'")
+    assert set(region.n) == {12}
+
+
+@pytest.mark.parametrize(("count", "untestable"), [(8, False), (9, True)])
+def test_a_pair_is_untestable_without_half_of_its_concepts(
+    tmp_path: Path, count: int, untestable: bool
+) -> None:
+    run = build(tmp_path, ("base", "untrained"), change=same_start(count))
+    assert analyse(run) == 0
     table = whole(run)
-    assert table.loc[("base", "fr")].status == "untestable"
-    assert table.loc[("base", "fr")].commitment_layer == ""
-    assert table.loc[("base", "fr")].identical_input == "0.25"
+    assert (table.loc[("base", "fr")].status == "untestable") == untestable
+    assert (table.loc[("base", "fr")].commitment_layer == "") == untestable
     assert table.loc[("base", "hi")].status == "committed"
     found = load_results(run_folder.RunPaths(run).curves)
-    assert found.shapes["base", "fr"].label == "UNTESTABLE"
+    assert (found.shapes["base", "fr"].label == "UNTESTABLE") == untestable
+    curve = found.curve(CONCEPT, "base", "fr")
+    assert curve is not None
+    assert curve.n == (None if untestable else 8)
     contrasts: Any = pd.read_csv(run_folder.RunPaths(run).contrasts)
-    assert "fr" not in set(contrasts.language)
+    assert ("fr" not in set(contrasts.targets)) == untestable
+
+
+def test_a_rogue_dimension_hides_concepts_from_the_raw_measure_alone(
+    run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    def rogue(name: str, code: str, vectors: np.ndarray) -> np.ndarray:
+        vectors = vectors.copy()
+        rng = np.random.default_rng([9, LANGUAGES.index(code)])
+        vectors[..., 5] += 300 * rng.normal(size=vectors.shape[:-1])
+        return vectors
+
+    assert analyse(build(tmp_path, ("base", "untrained"), change=rogue)) == 0
+    found = load_results(run_folder.RunPaths(tmp_path).curves)
+    plain = load_results(run_folder.RunPaths(run).curves)
+    assert not any("base:" in line for line in plain.disagreements)
+    for code in LANGUAGES[1:]:
+        robust, raw = (found.curve(CONCEPT + end, "base", code) for end in ("", RAW))
+        before = plain.curve(CONCEPT, "base", code)
+        assert robust is not None
+        assert before is not None
+        assert raw is not None
+        np.testing.assert_allclose(robust.array(), before.array(), atol=0.1)
+        assert (robust.array("p")[2:6] <= 0.05).all()
+        one, other = (r.curve("dominance_1", "base", code) for r in (found, plain))
+        assert one is not None
+        assert other is not None
+        assert one.array().min() > 0.9
+        assert other.array().max() < 0.3
+    said = [line for line in found.disagreements if line.startswith(f"{CONCEPT}, base:")]
+    assert said == [
+        f"{CONCEPT}, base: established for hi, sw, fr, ta, am, but not established on raw vectors"
+    ]
+    assert said[0] in capsys.readouterr().out
+
+
+def test_ceilings_categories_and_length_stand_beside_every_curve(run: Path) -> None:
+    found = load_results(run_folder.RunPaths(run).curves)
+    for code in LANGUAGES[1:]:
+        aligned, within, ceiling, relative, no_length = (
+            found.curve(name, "base", code)
+            for name in (CONCEPT, WITHIN_CATEGORY, CEILING, DISATTENUATED, CONCEPT + NO_LENGTH)
+        )
+        assert aligned is not None
+        assert within is not None
+        assert ceiling is not None
+        assert relative is not None
+        assert no_length is not None
+        assert (within.array("p")[2:6] <= 0.05).all()  # concepts, and no categories, are planted
+        np.testing.assert_allclose(within.array(), aligned.array(), atol=0.15)
+        np.testing.assert_allclose(no_length.array(), aligned.array(), atol=0.02)  # equal lengths
+        assert (ceiling.array() > aligned.array()).all()  # each language has something of its own
+        assert (relative.array()[2:6] > aligned.array()[2:6]).all()
+        assert (relative.array("lower")[2:6] > relative.array("upper")[[1, 6]].max()).all()
+        assert found.shapes["base", code].label == "RISE_PEAK_DECLINE"
+        assert 2 <= (found.shapes["base", code].peak_layer or 0) <= 5
+        assert found.passing_cues(CONCEPT, code) == []
 
 
 def test_constant_and_zero_vectors_are_null_and_named(tmp_path: Path, capsys: Any) -> None:
@@ -268,7 +370,8 @@ def test_a_missing_variant_is_left_out_by_name(tmp_path: Path, capsys: Any) -> N
     assert "variant global has no activations" in error
     assert "--variants global" in error
     table: Any = pd.read_csv(run_folder.RunPaths(run).contrasts)
-    assert set(table.contrast.str.split(":").str[0]) == {"region", "specificity"}
+    assert set(table.contrast) == {"fire - base"}
+    assert set(table.family) == {"region", "specificity", "parts"}
     assert analyse(run, "--variants", "base,global") == 1
     assert "global/plan.json: missing" in capsys.readouterr().err
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from aya_probes import suites
+import concept_alignment
+from aya_probes import run_folder, suites
 from aya_probes.alignment import contrasts, inference
 from aya_probes.alignment.contrasts import Draws, Table
 from aya_probes.alignment.windows import ALL, MIDDLE, PEAK, WINDOWS, Windows
+from aya_probes.planted import vectors as planted
+from aya_probes.planted.run import write_activations
 from aya_probes.results.tables import Contrast
 from aya_probes.suites import Variant
+from tests import planted_stage
 
 N, ROWS = 16, 11  # concepts; layers 0..9 and final_norm
 LANGUAGES = ("hi", "ta", "sw", "fr", "am")
@@ -52,7 +60,11 @@ def table(
 
 
 def rows(
-    variants: Sequence[Variant], made: Table, *, untestable: Sequence[str] = (), draws: Draws = DRAWS
+    variants: Sequence[Variant],
+    made: Table,
+    *,
+    untestable: Sequence[str] = (),
+    draws: Draws = DRAWS,
 ) -> list[Contrast]:
     languages = list(dict.fromkeys(code for _, code in made.values))
     return contrasts.contrast_table(variants, languages, made, untestable, draws)
@@ -96,24 +108,57 @@ def test_base_replaces_a_missing_control_and_nothing_else_is_made_up() -> None:
     assert names((BASE, GLOBAL30, FIRE)) == names((BASE, FIRE))  # of a control that is not there
 
 
-def test_on_the_tiny_aya_suite_every_region_has_all_languages_it_does_not_target() -> None:
+def test_the_stage_on_the_tiny_aya_suite_compares_every_region_with_all_its_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contrasts, "WINDOWS", (ALL,))
     suite = suites.load_suite("tiny-aya")
     others = [code for code in suite.languages if code != suite.pivot]
-    assert len(suite.languages) == 10
-    made = table(1, suite.variants, languages=others)
-    found = pick(rows(suite.variants, made), family="specificity", window=ALL)
-    assert [row.contrast for row in found] == ["fire - global", "earth - global", "water - global"]
-    targets = {"fire": "hi+bn+ta", "earth": "sw+am+ar+yo", "water": "fr+es"}
-    for row, (name, floor) in zip(
-        found, {"fire": 1 / 84, "earth": 1 / 126, "water": 1 / 36}.items(), strict=True
-    ):
-        assert set(row.targets.split("+")) == set(targets[name].split("+"))
-        assert row.others.split("+") == [c for c in others if c not in targets[name].split("+")]
-        assert row.p_language_floor == pytest.approx(floor)  # below .05 for every region
-        assert row.p_language is not None
-        assert row.p_language >= row.p_language_floor
-    by_region = {row.contrast: row for row in pick(rows(suite.variants, made), family="parts")}
-    assert list(by_region) == [row.contrast for row in found]
+    assert (len(suite.variants), len(suite.languages)) == (6, 10)
+    made = planted_stage.manifest(suite, concepts=8, documents=range(8))
+    manifest = planted_stage.saved(tmp_path, made)
+    paths = run_folder.RunPaths(tmp_path)
+    plant = planted.Plant(np.ones(5), np.zeros(5), np.ones(5), n=24, wordings=1, hidden=8)
+    drawn = planted.draw(plant, 1, languages=10, variants=6)[:, :, :, 0]
+    for variant, languages in zip(suite.variants, drawn, strict=True):
+        probes, corpus = (
+            {
+                text.stimulus_id: vectors
+                for code, table in zip(suite.languages, languages, strict=True)
+                for text, vectors in zip(
+                    (t for t in manifest.stimuli if (t.kind, t.language) == (kind, code)),
+                    table[part],
+                    strict=True,
+                )
+            }
+            for kind, part in (("probe", slice(16)), ("parallel", slice(16, 24)))
+        )
+        vectors = {"content_mean": probes | corpus, "span_mean": probes}
+        write_activations(paths.activations / variant.name, manifest, vectors)
+    line = ["--run-dir", str(tmp_path), "--n-permutations", "99", "--n-bootstrap", "99"]
+    assert concept_alignment.main(line) == 0
+    found: Any = pd.read_csv(paths.contrasts)
+    assert set(found.family) == {
+        *("specificity", "parts", "region", "adaptation", "post-training", "trained"),
+    }
+    targets = {
+        "fire": {"hi", "bn", "ta"},
+        "earth": {"sw", "am", "yo", "ar"},
+        "water": {"fr", "es"},
+    }
+    for _, mine in found[found.family == "specificity"].groupby("measure"):
+        assert list(mine.contrast) == [f"{name} - global" for name in targets]
+        for row, wanted in zip(mine.itertuples(), targets.values(), strict=True):
+            assert set(row.targets.split("+")) == wanted
+            assert row.others.split("+") == [code for code in others if code not in wanted]
+            floor = 1 / math.comb(9, len(wanted))
+            assert row.p_language_floor == pytest.approx(floor, rel=1e-4)
+            assert floor <= row.p_language * 1.0001 <= 1.0001
+    sizes = found.groupby(["measure", "family"]).size().unstack()
+    assert (sizes["region"] == 3 * len(others)).all()
+    assert (sizes["trained"] == 5 * len(others)).all()
+    assert (sizes["parts"] == 2 * 3).all()
+    assert len(sizes) == 8  # concepts and three measures of the corpus, standardised and raw
 
 
 # --- windows ----------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ def study(tmp_path: Path) -> Path:
     (tmp_path / "flores" / "devtest").mkdir(parents=True)
     for name, lines in FLORES.items():
         corpus_file(tmp_path, name).write_text("\n".join(lines) + "\n", "utf-8")
+    articles = "\n".join(f"https://example.org/{n}" for n in range(3))
+    (tmp_path / "flores" / "metadata_devtest.tsv").write_text(f"URL\n{articles}\n", "utf-8")
     return suite
 
 

@@ -25,7 +25,12 @@ from aya_probes.page.pair import PairModel
 from aya_probes.planted.tiny import save_tiny, write_study
 from aya_probes.results.alignment import load_results
 from aya_probes.results.curves import CONCEPT, SENTENCE
-from aya_probes.results.failures import load_category_tests, load_edge_cases, load_failure_cases
+from aya_probes.results.failures import (
+    load_borrowed_words,
+    load_category_tests,
+    load_edge_cases,
+    load_failure_cases,
+)
 
 Raw = dict[str, Any]
 VARIANTS: dict[str, dict[str, object]] = {
@@ -97,6 +102,8 @@ def bcp_study(study: Path, own_languages: None) -> Path:
         edit(study.parent / name, rename)
     edit_json(study.parent / "pairs.json", lambda raw: raw["pairs"][1].update(tag="sr-Latn-RS"))
     edit_json(study.parent / "pairs.json", lambda raw: raw["pairs"][2].update(tag="cnr-Latn"))
+    mixed = {"text": "वह blood फिर दिखा।", "mixed": ["en-GB"], "borrowed": ["blood"]}
+    edit_json(study.parent / "pairs.json", lambda raw: raw["pairs"][3].update(mixed))
     return study
 
 
@@ -118,6 +125,11 @@ def test_tags_with_script_or_region_and_ids_with_hyphens_pass_every_stage(bcp_st
     assert {case.parent_id for case in data.failures} == {
         f"body-part-{n}-sr-Latn-1" for n in range(1, 6)
     }
+    anchors = {case.stimulus_id: case.anchor for case in data.failures}
+    assert anchors.pop("UNICODE_EDGE-of-body-part-4-hi") == "pt-BR"
+    assert set(anchors.values()) == {"en+pt-BR"}
+    borrowed = load_borrowed_words(paths.borrowed_words)
+    assert {(row.language, row.mixed, row.n) for row in borrowed} == {("sr-Latn", "en-GB", 1)}
     assert (paths.assets / "alignment_curve_avg_sr-Latn.png").is_file()
     drawn = pd.read_csv(paths.assets / "concept_alignment_heatmap.csv")
     assert set(drawn.language) == {"sr-Latn", "pt-BR"}
@@ -150,6 +162,7 @@ def test_no_pairs_passes_every_stage(study: Path, capsys: Any) -> None:
     assert "nothing to measure, as this run has no perturbed text" in capsys.readouterr().err
     assert load_failure_cases(paths.failure_cases) == []
     assert load_category_tests(paths.failure_tests) == []
+    assert load_borrowed_words(paths.borrowed_words) == []
     assert load_edge_cases(paths.edge_cases).cases == ()
     assert load_results(paths.curves).curve(CONCEPT, "base", "hi") is not None
 

@@ -73,7 +73,10 @@ def test_group_interval_of_equal_groups_is_that_of_their_means() -> None:
 
 def test_intervals_by_document_cover_where_those_by_sentence_do_not() -> None:
     rng = np.random.default_rng(3)
-    plain, grouped = inference.resample_weights(ITEMS, 300, 0), inference.resample_weights(20, 300, 0)
+    plain, grouped = (
+        inference.resample_weights(ITEMS, 300, 0),
+        inference.resample_weights(20, 300, 0),
+    )
     values = rng.normal(size=(400, 20))[:, DOCUMENTS] + rng.normal(size=(400, ITEMS))
 
     def coverage(bounds: tuple[np.ndarray, np.ndarray]) -> float:
@@ -87,9 +90,7 @@ def test_intervals_by_document_cover_where_those_by_sentence_do_not() -> None:
 
 
 def bounds(documents: np.ndarray) -> parallel._Bounds:
-    return parallel._Bounds(
-        documents, inference.resample_weights(int(documents.max()) + 1, 300, 0)
-    )
+    return parallel._Bounds(documents, inference.resample_weights(int(documents.max()) + 1, 300, 0))
 
 
 def test_retrieval_of_independent_items_has_wilsons_interval() -> None:

@@ -38,5 +38,5 @@ def test_the_blocks_that_share_and_release_concepts_are_found(
     labels: dict[str, set[str]] = {"base": set(), "untrained": set()}
     for (variant, _), shape in shapes.items():
         labels[variant].add(shape.label)
-    assert labels["base"] == {"RISE_PEAK_COLLAPSE"}
+    assert labels["base"] == {"RISE_PEAK_DECLINE"}
     assert labels["untrained"] <= {"FLAT", "UNRESOLVED"}

@@ -16,6 +16,7 @@ import torch
 
 import aya_probes
 from aya_probes import errors, project
+from aya_probes.alignment import by_layer
 from aya_probes.extraction import poolings
 from aya_probes.models import loading
 from aya_probes.planted import vectors as planted
@@ -164,10 +165,12 @@ def signal(seed: int, *, wordings: int = 2, shared: tuple[int, ...] = (2, 3)) ->
     return vectors
 
 
-def by_hand(left: np.ndarray, right: np.ndarray, layer: int) -> float:
+def by_hand(left: np.ndarray, right: np.ndarray, layer: int, *, raw: bool) -> float:
     """Return mean A at one layer by the definition, one cosine at a time."""
     n, wordings = left.shape[:2]
     centred = [v[:, :, layer] - v[:, :, layer].mean((0, 1)) for v in (left, right)]
+    if not raw:
+        centred = [v / v.std((0, 1)) for v in centred]
     matrix = np.zeros((n, n))
     pairs = [(k, m) for k in range(wordings) for m in range(wordings) if k != m or wordings == 1]
     for i in range(n):
@@ -183,11 +186,12 @@ def by_hand(left: np.ndarray, right: np.ndarray, layer: int) -> float:
     return float(np.mean(values))
 
 
+@pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("wordings", [1, 2, 3])
-def test_alignment_is_a_by_its_definition(wordings: int) -> None:
+def test_alignment_is_a_by_its_definition(wordings: int, raw: bool) -> None:
     left, right = signal(1, wordings=wordings)
-    found = aya_probes.alignment_by_layer(left, right)
-    want = [by_hand(left, right, layer) for layer in range(5)]
+    found = aya_probes.alignment_by_layer(left, right, raw=raw)
+    want = [by_hand(left, right, layer, raw=raw) for layer in range(5)]
     np.testing.assert_allclose(found.mean, want, atol=1e-5)
     assert (found.lower < found.mean).all()
     assert (found.mean < found.upper).all()
@@ -205,8 +209,18 @@ def test_alignment_is_found_where_it_is_and_nowhere_else() -> None:
     np.testing.assert_allclose(scaled.mean, found.mean, atol=1e-5)
 
 
-def test_p_values_are_corrected_for_all_layers() -> None:
+def test_one_rogue_dimension_hides_alignment_only_from_the_raw_measure() -> None:
+    left, right = signal(2)
+    rng = np.random.default_rng(5)
+    left[..., 3] += 500 * rng.normal(size=left.shape[:-1])
+    right[..., 3] += 500 * rng.normal(size=right.shape[:-1])
+    assert (aya_probes.alignment_by_layer(left, right).p[2:4] < 0.001).all()
+    assert (aya_probes.alignment_by_layer(left, right, raw=True).p[1:] > 0.05).all()
+
+
+def test_p_values_are_corrected_for_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 100 pairs of noise, about 5 reach 0.05 at some layer, not 5 at each."""
+    monkeypatch.setattr(by_layer, "DRAWS", 499)
     smallest = [
         aya_probes.alignment_by_layer(*signal(seed, shared=())).p[1:].min() for seed in range(100)
     ]

@@ -27,7 +27,7 @@ import pytest
 import torch
 
 import build_stimuli
-from aya_probes import build_manifest, files, project, run_folder, stimuli, suites
+from aya_probes import build_manifest, files, project, run_folder, suites
 from aya_probes.alignment import inference, layers, measures
 from aya_probes.alignment import inputs as alignment_inputs
 from aya_probes.alignment import run as alignment_run
@@ -38,6 +38,7 @@ from aya_probes.planted import vectors as planted
 from aya_probes.planted.run import write_activations
 from aya_probes.planted.tiny import SENTENCES, byte_tokenizer, save_tiny, tiny_model, write_study
 from aya_probes.stimuli import Manifest, Stimulus
+from tests import planted_stage
 
 FILE = project.ROOT / "tests" / "frozen_vectors.json"
 REFREEZE = "uv run pytest tests/test_versions.py --refreeze"
@@ -134,26 +135,15 @@ def analysis_values(folder: Path) -> dict[str, Any]:
         suites.Variant(name, role, path="x", targets=("hi",) if role == "regional" else ())
         for name, role in (("base", "base"), ("global", "control"), ("fire", "regional"))
     )
-    probes = tuple(
-        Stimulus(f"C{c:02d}-{code}-{k}", "probe", f"C{c:02d}", k, code, "a text", (0, 1))
-        for code in codes
-        for c in range(1, concepts + 1)
-        for k in range(1, wordings + 1)
-    )
-    parallel = tuple(
-        Stimulus(f"P{n}-{code}", "parallel", f"P{n}", None, code, "a text", None)
-        for code in codes
-        for n in range(concepts)
-    )
-    metadata = {
-        "schema_version": project.SCHEMA_VERSION,
-        "corpus": {},
-        "concepts": {f"C{c:02d}": f"concept {c}" for c in range(1, concepts + 1)},
-    }
     suite = suites.Suite("frozen", "en", codes, "cldr", variants)
     paths = run_folder.RunPaths(folder)
-    stimuli.save_manifest(paths.manifest, Manifest(suite, metadata, (*probes, *parallel)))
-    manifest = stimuli.load_manifest(paths.manifest)
+    made = planted_stage.manifest(
+        suite, concepts=concepts, wordings=wordings, documents=range(concepts)
+    )
+    manifest = planted_stage.saved(folder, made)
+    probes, parallel = (
+        [text for text in manifest.stimuli if text.kind == kind] for kind in ("probe", "parallel")
+    )
     plant = planted.Plant(
         concept=planted.strength(np.array([0.1, 0.3, 0.5, 0.5, 0.2, 0.2])),
         sentence=np.zeros(6),
@@ -295,13 +285,16 @@ def reversed_corpus(corpus: Any, plain: Any = build_manifest.parallel_stimuli) -
     return list(plain(corpus)[::-1])
 
 
-def without_correction(similarity: np.ndarray, plain: Any = measures.alignment) -> np.ndarray:
-    n = similarity.shape[-1]
-    return np.asarray(plain(similarity) * n / (n - 1))
+def without_correction(
+    similarity: np.ndarray, centred_on: int | None = None, plain: Any = measures.alignment
+) -> np.ndarray:
+    n = centred_on or similarity.shape[-1]
+    return np.asarray(plain(similarity, centred_on) * n / (n - 1))
 
 
 CHANGES: list[tuple[str, Any, str, Callable[..., Any]]] = [
     ("analysis", measures, "alignment", without_correction),
+    ("analysis", measures, "disattenuated", lambda cross, left, right: cross),
     ("analysis", inference, "holm", lambda p_values: p_values),
     ("analysis", layers, "commitment_layer", lambda mean, p: 1),
     ("extraction", encoding, "sentence_end", len),

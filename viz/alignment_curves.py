@@ -140,6 +140,7 @@ def plot_panels(results: Results, languages: Sequence[str]) -> tuple[Figure, lis
         for axes, language in zip(panels, languages, strict=True):
             drawn += _draw(axes, results, language, row)
         panels[0].set_ylabel(row.label, fontsize=8)
+    figures.leave_room(grid[0][0], below=0.12)
     for column, language in enumerate(languages):
         figures.mark_audit(grid[0][column], results, language)
         grid[0][column].set_title(f"{pivot} - {figures.language_name(language)}")

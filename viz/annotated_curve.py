@@ -7,6 +7,9 @@ retrieval of the parallel corpus.
 Reads:  results/alignment_curves.json
 Writes: assets/annotated_rise_peak_collapse.png (+ .csv)
 
+By default the cell is the base variant's strongest language, and without a passing cue if there is
+one.
+
     uv run viz/annotated_curve.py --variants base --languages hi
 """
 
@@ -63,7 +66,10 @@ def panels_of(results: Results) -> tuple[str, str]:
 def strongest_cell(
     results: Results, variants: Sequence[str], languages: Sequence[str]
 ) -> tuple[str, str] | None:
-    """Return the (variant, language) of the testable cell with the highest peak, or None."""
+    """Return the (variant, language) of the testable cell with the highest peak, or None.
+
+    Languages in which a cue that is not meaning passes the test come last.
+    """
     heights = []
     measure, _ = panels_of(results)
     for variant in variants:
@@ -73,8 +79,9 @@ def strongest_cell(
                 continue
             if measure == CONCEPT and results.is_untestable(variant, code):
                 continue
-            heights.append((float(curve.array()[curve.peak]), variant, code))
-    return max(heights)[1:] if heights else None
+            clean = not results.passing_cues(measure, code)
+            heights.append((clean, float(curve.array()[curve.peak]), variant, code))
+    return max(heights)[2:] if heights else None
 
 
 def _nothing(results: Results) -> str:
@@ -148,8 +155,7 @@ def draw_panel(
 
 def _write_box(axes: Axes, lines: Sequence[str]) -> None:
     """Write lines into the upper right corner, above the curves."""
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + (0.12 + 0.07 * len(lines)) * (high - low))
+    figures.leave_room(axes, above=0.12 + 0.07 * len(lines))
     place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
     axes.text(0.98, 0.96, "\n".join(lines), fontsize=8, bbox=BOX, **place)
 
@@ -192,10 +198,9 @@ def run(
     paths = RunPaths(run_dir)
     results = load_results(paths.curves)
     info = results.info
-    trained = [v for v in info.variants if info.roles[v] != "untrained" and v not in info.repeats]
     cell = strongest_cell(
         results,
-        command_line.choose("variant", variants, info.variants) if variants else trained,
+        command_line.choose("variant", variants or [figures.reference(info)], info.variants),
         command_line.choose("language", languages, info.others),
     )
     if cell is None:

@@ -1,8 +1,9 @@
-"""Draw the main finding: a language with established alignment, one without, and one untestable.
+"""Draw the main finding: languages with established alignment, one without, and one untestable.
 
 A rule chooses the languages, by their status on the base variant: the committed language with the
-highest peak, the "never" language with the lowest, and the untestable language with the highest.
-Without probes, they are the languages with the highest and the lowest peak on the parallel corpus.
+highest peak, of those in which no cue that is not meaning passes the test, and of the others; the
+"never" language with the lowest peak; and the untestable language with the highest. Without probes,
+they are the languages with the highest and the lowest peak on the parallel corpus.
 
 Reads:  results/alignment_curves.json, results/commitment_matrix.csv
 Writes: assets/hero.png (+ .csv)
@@ -27,7 +28,12 @@ from aya_probes.results.curves import CONCEPT, PARALLEL_ALIGNMENT, RAW, WITHIN_C
 from aya_probes.results.tables import Layers
 from aya_probes.run_folder import RunPaths
 
-TITLES = {"committed": "established", "never": "not established", "untestable": "untestable"}
+STATUSES = (  # status, whether a cue passes (None: either), title, which language
+    ("committed", False, "established", max),
+    ("committed", True, "established, as is a cue", max),
+    ("never", None, "not established", min),
+    ("untestable", None, "untestable", max),
+)
 LABELS = {
     CONCEPT: "concept alignment A, standardised\n(0 = mismatched concepts)",
     PARALLEL_ALIGNMENT: "alignment A of corpus items, standardised\n(0 = mismatched items)",
@@ -40,8 +46,6 @@ class Panel:
 
     language: str
     title: str
-    untestable: float | None = None
-    """Share of concepts with identical inputs, if that makes the language untestable."""
 
 
 def _height(results: Results, measure: str, variant: str, code: str) -> float:
@@ -50,14 +54,18 @@ def _height(results: Results, measure: str, variant: str, code: str) -> float:
 
 
 def choose_panels(results: Results, cells: Sequence[Layers]) -> list[Panel]:
-    """Return at most one panel for each status in ``TITLES``, from one variant's ``cells``."""
+    """Return at most one panel for each of ``STATUSES``, from one variant's ``cells``."""
     chosen = []
-    for status, pick in (("committed", max), ("never", min), ("untestable", max)):
-        here = [cell for cell in cells if cell.status == status]
+    for status, cued, title, pick in STATUSES:
+        here = [
+            cell
+            for cell in cells
+            if cell.status == status
+            and cued in (None, bool(results.passing_cues(CONCEPT, cell.language)))
+        ]
         if here:
             cell = pick(here, key=lambda c: _height(results, CONCEPT, c.variant, c.language))
-            share = cell.identical_input if status == "untestable" else None
-            chosen.append(Panel(cell.language, TITLES[status], share))
+            chosen.append(Panel(cell.language, title))
     # Too few concepts or wordings for any of these statuses:
     return chosen or [Panel(cell.language, cell.status) for cell in cells[:1]]
 
@@ -91,8 +99,6 @@ def draw_panel(axes: Axes, results: Results, measure: str, panel: Panel) -> list
             axes.plot(curve.array(), color="black", ls=dash, lw=1, label=label)
             drawn += figures.curve_points(curve, base, language, name)
     axes.axhline(0, color="black", lw=0.8)
-    if panel.untestable is not None:
-        figures.mark_untestable(axes, panel.untestable, fontsize=9.5)
     return drawn
 
 
@@ -108,8 +114,9 @@ def plot(results: Results, panels: Sequence[Panel]) -> tuple[Figure, list[DrawnP
         name = figures.language_name(panel.language)
         axes.set_title(f"{pivot} – {name}: {panel.title}", fontsize=11)
         axes.set_xlabel("layer (dot: after the final norm)", fontsize=9)
-    low, high = grid[0].get_ylim()
-    grid[0].set_ylim(low, high + 0.15 * (high - low))  # room for the text of an untestable panel
+    figures.leave_room(grid[0], below=0.12, above=0.1)
+    for axes, panel in zip(grid, panels, strict=True):
+        figures.mark_audit(axes, results, panel.language)
     grid[0].set_ylabel(LABELS[measure], fontsize=9.5)
     figures.legend_below(figure, list(grid), columns=4 if len(panels) > 1 else 2)
     return figure, drawn

@@ -190,7 +190,7 @@ class _Cells:
                 if not self.suffix:
                     found |= self._derived(stack, name, with_pivot)
                 continue
-            for (a, b), matrix in zip(pairs, stack, strict=True):
+            for (a, b), matrix in zip(pairs[: len(task.others)], stack, strict=False):
                 table, _ = self._aligned(matrix, a, b)
                 curve = estimates.mean_curve(table, None)
                 found |= Measured({self.key(name, a, b): curve})

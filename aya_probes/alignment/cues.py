@@ -8,6 +8,7 @@ cue where the cue's own test passes.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,16 +75,20 @@ def _similarities(left: _Texts, right: _Texts, measure: str) -> Iterator[tuple[s
     for name, of in SCALARS.items():
         a, b = left.scalar(of), right.scalar(of)
         yield name, -np.abs(a[:, None] - b[None])
-    grams = [texts.trigrams(measure) for texts in (left, right)]
-    yield "trigrams", np.array([[_cosine(a, b) for b in grams[1]] for a in grams[0]])
+    yield "trigrams", _cosines(left.trigrams(measure), right.trigrams(measure))
     sets = [texts.token_sets(measure) for texts in (left, right)]
     yield "shared tokens", np.array([[len(a & b) / len(a | b) for b in sets[1]] for a in sets[0]])
 
 
-def _cosine(a: Counter[str], b: Counter[str]) -> float:
-    dot = sum(count * b[gram] for gram, count in a.items())
-    lengths = (sum(v * v for v in c.values()) for c in (a, b))
-    return float(dot / np.sqrt(np.prod(list(lengths))))
+def _cosines(left: list[Counter[str]], right: list[Counter[str]]) -> np.ndarray:
+    """Return the cosines of all counts of ``left`` with those of ``right`` ``[text, text]``."""
+    places = {gram: n for n, gram in enumerate(dict.fromkeys(itertools.chain(*left, *right)))}
+    tables = [np.zeros((len(texts), len(places))) for texts in (left, right)]
+    for table, texts in zip(tables, (left, right), strict=True):
+        for row, counts in zip(table, texts, strict=True):
+            row[[places[gram] for gram in counts]] = list(counts.values())
+    a, b = map(measures.unit, tables)
+    return a @ b.T
 
 
 def measure(task: AlignmentInputs, loaded: Activations) -> dict[CueKey, Cue]:

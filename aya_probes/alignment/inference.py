@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -172,6 +173,7 @@ def label_permutation_p(
     return float(((drawn >= observed).sum() + 1) / (count + 1)), 1 / (count + 1)
 
 
+@functools.lru_cache(maxsize=4)  # the intervals of a run share few sizes
 def resample_weights(n: int, count: int, seed: int) -> np.ndarray:
     """Return bootstrap weights over concepts, ``[count, n]``; each row sums to 1."""
     return np.random.default_rng([seed, n, 2]).multinomial(n, np.full(n, 1 / n), size=count) / n
@@ -243,7 +245,7 @@ def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def detectable(values: np.ndarray, *, level: float = 0.05, power: float = 0.8) -> np.ndarray:
-    """Return the smallest mean that a two-sided test finds with ``power``, of ``values [..., n]``."""
+    """Return ``detectable_from`` for ``values [..., n]``."""
     n = values.shape[-1]
     return np.asarray(detectable_from(values.std(-1, ddof=1), n, level=level, power=power))
 
@@ -251,9 +253,10 @@ def detectable(values: np.ndarray, *, level: float = 0.05, power: float = 0.8) -
 def detectable_from(
     spread: np.ndarray | float, n: int, *, level: float = 0.05, power: float = 0.8
 ) -> np.ndarray | float:
-    """Return the same of n values whose standard deviation is ``spread``.
+    """Return the smallest mean that a two-sided test of n values finds with ``power``.
 
-    (t_{1−level/2} + t_power) · spread / √n, with n − 1 degrees of freedom.
+    (t_{1−level/2} + t_power) · spread / √n, with n − 1 degrees of freedom. ``spread`` is the
+    standard deviation of the values.
     """
     factor = special.stdtrit(n - 1, 1 - level / 2) + special.stdtrit(n - 1, power)
     return factor * spread / np.sqrt(n)
@@ -268,18 +271,23 @@ def sign_flip_p(
     for n ≤ 12, otherwise ``count`` random ones; all cells share them. NaN where a value is NaN.
     """
     n = differences.shape[-1]
-    if n <= EXACT_FLIPS:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        offset = 0
-    else:
-        signs = np.random.default_rng([seed, n, 3]).integers(0, 2, size=(count, n)) * 2 - 1
-        offset = 1
+    signs, offset = _signs(n, count, seed), int(n > EXACT_FLIPS)
     null, observed = differences @ signs.T, differences.sum(-1)
     if two_sided:
         null, observed = np.abs(null), np.abs(observed)
     reached = (null >= observed[..., None] - TIE).sum(-1)
     p = (reached + offset) / (len(signs) + offset)
     return np.where(np.isnan(observed), np.nan, p)
+
+
+@functools.lru_cache(maxsize=4)  # the contrasts of a run ask for few sizes, many times each
+def _signs(n: int, count: int, seed: int) -> np.ndarray:
+    """Return sign vectors ``[vector, n]``: all of them for n ≤ 12, otherwise ``count`` random."""
+    if n <= EXACT_FLIPS:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    else:
+        signs = np.random.default_rng([seed, n, 3]).integers(0, 2, size=(count, n)) * 2 - 1
+    return signs.astype(np.float64)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -212,7 +212,7 @@ def retrieval(similarity: np.ndarray) -> dict[str, np.ndarray]:
 Hsic = tuple[float, np.ndarray]
 
 
-def hsic(k: np.ndarray, m: np.ndarray) -> Hsic:
+def _hsic(k: np.ndarray, m: np.ndarray) -> Hsic:
     """Return unbiased HSIC of two ``gram`` matrices, and its leave-one-out values ``[n]``.
 
     Song et al. 2012, eq. 5: [Σ K∘M + ΣK ΣM / ((n−1)(n−2)) − 2 (K1)·(M1) / (n−2)] / (n(n−3)).
@@ -236,6 +236,11 @@ def hsic(k: np.ndarray, m: np.ndarray) -> Hsic:
     return float(whole), without
 
 
+def self_hsic(k: np.ndarray) -> Hsic:
+    """Return unbiased HSIC of a ``gram`` matrix with itself, and its leave-one-out values."""
+    return _hsic(k, k)
+
+
 def gram(vectors: np.ndarray) -> np.ndarray:
     """Mean-centre ``[n, h]`` vectors; return their Gram matrix ``[n, n]`` with a zero diagonal."""
     centred = vectors - vectors.mean(0)
@@ -252,14 +257,14 @@ def unbiased_cka(
     CKA (Kornblith et al. 2019) is computed from unbiased HSIC (Song et al. 2012), which is 0 in
     expectation for independent vectors at any n. Pseudo-value i is n·CKA − (n − 1)·CKA without item
     i; the standard deviation of their mean is the jackknife error. NaN for constant vectors; the
-    pseudo-values are NaN for n < 5. ``same_k`` is ``hsic(k, k)``, if it is known. Raises ValueError
-    for n < 4.
+    pseudo-values are NaN for n < 5. ``same_k`` is ``self_hsic(k)``, if it is known. Raises
+    ValueError for n < 4.
     """
     n = len(k)
     if n < 4:
         raise ValueError("unbiased CKA needs at least 4 items")
-    same_k = hsic(k, k) if same_k is None else same_k
-    cross, same_m = hsic(k, m), hsic(m, m)
+    same_k = self_hsic(k) if same_k is None else same_k
+    cross, same_m = _hsic(k, m), self_hsic(m)
     scale = same_k[0] * same_m[0]
     if not scale > 0:
         return float("nan"), np.full(n, np.nan)

@@ -160,7 +160,7 @@ def _prepare(pool: ThreadPoolExecutor, vectors: np.ndarray) -> dict[str, list[_A
     def anchor(layer: int, suffix: str) -> _Anchor:
         mine = scaled(vectors[:, layer], suffix)
         gram = measures.gram(mine).astype(np.float32)
-        return _Anchor(measures.unit(mine), gram, measures.hsic(gram, gram))
+        return _Anchor(measures.unit(mine), gram, measures.self_hsic(gram))
 
     layers = range(vectors.shape[1])
     return {s: list(pool.map(anchor, layers, [s] * len(layers))) for s in ("", RAW)}

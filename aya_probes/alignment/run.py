@@ -272,12 +272,17 @@ def summary(results: Results) -> str:
 
 
 def disagreements(results: Results, alpha: float = 0.05) -> list[str]:
-    """Return, in words, where the standardised and the raw measure disagree about alignment."""
+    """Return, in words, where the standardised and the raw measure disagree about alignment.
+
+    Untestable languages are left out.
+    """
     info, found = results.info, []
-    for measure in PRIMARY:
+    for measure, pooling in PRIMARY.items() if info.concepts else ():
         for variant in info.variants:
             verdicts: dict[bool, list[str]] = {True: [], False: []}
             for code in info.others:
+                if results.is_untestable(variant, code, pooling):
+                    continue
                 curves = (results.curve(measure + suffix, variant, code) for suffix in ("", RAW))
                 robust, raw = (
                     bool(c is not None and (c.array("p")[1:] <= alpha).any()) for c in curves
