@@ -149,6 +149,8 @@ def shapes(run: Run, draws: int) -> Records:
     half = through((0, 0.5))
     rise, fall = through((0, 0.1), (18, 0.6)), through((0, 0.6), (18, 0.1))
     hill = through((0, 0.1), (9, 0.6), (18, 0.1))
+    low_hill = through((0, 0.3), (9, 0.45), (18, 0.3))
+    late_loss = through((0, 0.1), (9, 0.5), (18, 0.42))
     aniso = np.interp(np.arange(LAYERS), [0, 9, 18], [1.0, 30.0, 1.0])
     plants: dict[str, tuple[Plant, bool, str]] = {
         "no signal": (NULL, False, "FLAT"),
@@ -160,6 +162,8 @@ def shapes(run: Run, draws: int) -> Records:
         "monotone rise": (relative(rise, half), False, "MONOTONE_RISE"),
         "monotone fall": (relative(fall, half), False, "MONOTONE_FALL"),
         "rise, peak, decline": (relative(hill, half), False, "RISE_PEAK_DECLINE"),
+        "the same, a third as high": (relative(low_hill, half), False, "RISE_PEAK_DECLINE"),
+        "rise, then a small decline": (relative(late_loss, half), False, "RISE_PEAK_DECLINE"),
         "rise, plateau, loss": (replace(NULL, concept=island(0.35)), False, "RISE_PEAK_DECLINE"),
         "final norm taken as layer L": (steady, True, "FLAT"),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import socket
 import subprocess
@@ -11,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import app
 from aya_probes import errors, project, run_folder
-from aya_probes.page import plots
+from aya_probes.page import plots, tabs
 from aya_probes.page.data import load_data
 from aya_probes.page.pair import PairModel
 
@@ -37,6 +39,31 @@ def test_figures_mark_controls_and_untestable_cells(tiny_run: Path) -> None:
     assert any("untestable" in note.text for note in figure.layout.annotations)
     matrix = plots.plot_commitment(data.results, data.layers)
     assert matrix.data[0].y == data.results.info.variants
+
+
+def test_every_measure_of_a_run_is_drawn_from_its_results(tiny_run: Path) -> None:
+    results = load_data(run_folder.RunPaths(tiny_run)).results
+    labels = plots.available(results)
+    # Five concepts have no shapes and no contrasts, but every measure.
+    assert labels == list(plots.MEASURES)
+    for label in labels:
+        measure = plots.MEASURES[label]
+        figure = plots.plot_curves(results, "hi", ["fire"], label, plots.ALL_CONCEPTS)
+        curve = results.curve(measure.name, "fire", "hi", measure.pooling)
+        assert curve is not None, label
+        assert list(curve.mean) in [list(trace.y) for trace in figure.data], label
+        has_chance = any("chance" in (note.text or "") for note in figure.layout.annotations)
+        assert has_chance == label.startswith("corpus: two-way retrieval")
+
+
+def test_contrasts_are_chosen_by_family_measure_and_window(tiny_run: Path) -> None:
+    rows = load_data(run_folder.RunPaths(tiny_run)).contrasts
+    table = pd.DataFrame([dataclasses.asdict(row) for row in rows])
+    found = tabs.matching(table, family="region", measure=tabs.ANY, window="middle")
+    wanted = [(r.family, r.window) == ("region", "middle") for r in rows]
+    assert list(found.index) == [n for n, keep in enumerate(wanted) if keep]
+    assert 0 < len(found) < len(table)
+    assert len(tabs.matching(table, family=tabs.ANY)) == len(table)
 
 
 def test_a_typed_pair_of_equal_sentences_has_cosine_one(tiny_run: Path) -> None:
@@ -103,6 +130,9 @@ def test_page_in_a_real_browser_stays_on_loopback(tiny_run: Path) -> None:
         page.get_by_role("option", name="Swahili").click()
         expect(title).to_contain_text("Swahili", timeout=30_000)
         assert page.get_by_role("tab", name="Your own pair").count() == 0
+        page.get_by_role("tab", name="Contrasts").click()
+        cell = page.get_by_role("gridcell", name="fire - global").first
+        expect(cell).to_be_visible(timeout=30_000)
         page.get_by_role("tab", name="Failures").click()
         cell = page.get_by_role("gridcell", name="UNICODE_EDGE").first
         expect(cell).to_be_visible(timeout=30_000)

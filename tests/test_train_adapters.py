@@ -16,15 +16,23 @@ from aya_probes.planted.tiny import save_tiny, write_study
 from tools import train_adapters as ta
 
 SUITE = suites.load_suite("mini")
-NAMES = ("global", "fire", "earth")
+NAMES = tuple(v.name for v in SUITE.variants if v.adapter)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_budgets_are_equal_in_total_and_in_english(name: str) -> None:
     codes = ta.adapter_languages(SUITE.variant(name), SUITE)
-    budget = ta.token_budget(codes, "en", 12_000)
+    budget = ta.token_budget(codes, "en", 12_000, 3_000)
     assert budget["en"] == 3_000
     assert sum(budget.values()) == pytest.approx(12_000, abs=len(codes))
+
+
+def test_a_second_seed_has_the_languages_of_the_variant_that_it_repeats() -> None:
+    repeated = [v for v in SUITE.variants if v.role in suites.REPEATS]
+    assert repeated
+    for variant in repeated:
+        origin = SUITE.variant(str(variant.of))
+        assert ta.adapter_languages(variant, SUITE) == ta.adapter_languages(origin, SUITE)
 
 
 def test_sequences_use_the_same_lines_in_every_language() -> None:
@@ -63,7 +71,7 @@ def test_missing_corpus_names_the_file(tmp_path: Any, capsys: Any) -> None:
 @pytest.mark.parametrize("suite", ["mini", "mini-flores"])
 def test_the_shipped_suites_pin_their_adapters(suite: str) -> None:
     trained = [v for v in suites.load_suite(suite).variants if v.adapter]
-    assert len(trained) == 3
+    assert tuple(v.name for v in trained) == NAMES
     for variant in trained:
         folder = suites.resolve_path(str(variant.adapter))
         assert fingerprints.adapter_sha256(folder, variant.name) == variant.adapter_sha256
@@ -85,7 +93,16 @@ def test_adapters_are_trained_saved_and_loaded(tmp_path: Path, capsys: Any) -> N
     tuned = {"path": "base", "role": "regional", "targets": ["hi"], "adapter": "adapters/tuned"}
     suite_file = write_study(tmp_path, {"base": {"path": "base", "role": "base"}, "tuned": tuned})
     corpora = write_corpora(tmp_path, lines=300)
-    line = ["--suite", str(suite_file), *corpora, "--tokens", "4000", "--eval-limit", "5"]
+    line = [
+        "--suite",
+        str(suite_file),
+        *corpora,
+        "--tokens",
+        "4000",
+        "--eval-limit",
+        "5",
+        "--float32",
+    ]
     assert ta.main(line) == 0
     folder = tmp_path / "adapters/tuned"
     card = json.loads((folder / "card.json").read_text("utf-8"))

@@ -157,7 +157,7 @@ def _draw(axes: Axes, grid: Grid) -> None:
         )
     else:
         table, title = grid.values("value"), TITLES[grid.panel]
-        top = np.nanmax(table) if np.isfinite(table).any() else 1
+        top = max(0.01, np.nanmax(table)) if np.isfinite(table).any() else 1
         axes.imshow(table, cmap="Blues", vmin=0, vmax=top, aspect="auto")
         light = table < 0.6 * top
     axes.set_title(title, fontsize=9)

@@ -75,6 +75,15 @@ def _table(rows: list[Any]) -> pd.DataFrame:
     return pd.DataFrame([dataclasses.asdict(row) for row in rows])
 
 
+def matching(table: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    """Return the rows whose columns have the wanted values; ``ANY`` allows every value."""
+    keep = pd.Series(True, index=table.index)
+    for name, value in wanted.items():
+        if value != ANY:
+            keep &= table[name] == value
+    return table[keep]
+
+
 def _curves_tab(data: PageData) -> None:
     info, names = data.results.info, suites.load_languages()
     measures = available(data.results)
@@ -132,10 +141,7 @@ def _contrasts_tab(data: PageData) -> None:
     first = {"family": choices["family"][1], "measure": ANY, "window": choices["window"][1]}
 
     def choose(family: str, measure: str, window: str) -> Any:
-        keep = pd.Series(True, index=table.index)
-        for name, value in (("family", family), ("measure", measure), ("window", window)):
-            keep &= (table[name] == value) | (value == ANY)
-        return table[keep]
+        return matching(table, family=family, measure=measure, window=window)
 
     with gr.Row():
         controls = [
@@ -169,10 +175,7 @@ def _failures_tab(data: PageData) -> None:
         variant = gr.Dropdown([ANY, *sorted(set(table["variant"]))], value=ANY, label="Variant")
 
     def choose(category: str, variant: str) -> Any:
-        keep = pd.Series(True, index=table.index)
-        for name, value in (("category", category), ("variant", variant)):
-            keep &= (table[name] == value) | (value == ANY)
-        return table[keep]
+        return matching(table, category=category, variant=variant)
 
     frame = gr.Dataframe(table, wrap=True)
     for control in (category, variant):
