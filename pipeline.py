@@ -70,13 +70,14 @@ def list_stages(args: argparse.Namespace) -> Iterator[Stage]:
     line = _flags(args, "variants", "seed", "overwrite")
     yield "concept_alignment.py", concept_alignment.main, line
     yield "failure_classifier.py", failure_classifier.main, line
-    from viz import alignment_curves, annotated_curve, contrasts, heatmap, hero
+    from viz import alignment_curves, annotated_curve, contrasts, heatmap, hero, language_map
 
     yield "viz/hero.py", hero.main, _flags(args)
     yield "viz/alignment_curves.py", alignment_curves.main, _flags(args)
     yield "viz/annotated_curve.py", annotated_curve.main, _flags(args)
     yield "viz/heatmap.py", heatmap.main, _flags(args)
     yield "viz/contrasts.py", contrasts.main, _flags(args)
+    yield "viz/language_map.py", language_map.main, _flags(args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

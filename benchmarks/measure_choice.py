@@ -286,9 +286,9 @@ def choose(records: Records) -> tuple[Records, str]:
         verdicts.append(
             {
                 "candidate": name,
-                "qualifies": max(excess) <= 0,
+                "qualifies": bool(max(excess) <= 0),
                 "null": worst["called"],
-                "limit": worst["called"] - max(excess),
+                "limit": float(worst["called"] - max(excess)),
                 "null_plant": f"{worst['plant']}, n = {worst['n']}",
                 "power": weakest["called"],
                 "error": float(

@@ -29,6 +29,7 @@ KINDS: dict[str, type[Any]] = {
     "curve_row": tables.CurveRow,
     "layers": tables.Layers,
     "contrast": tables.Contrast,
+    "language_pair": tables.LanguagePair,
     "failure_case": failures.FailureCase,
     "category_test": failures.CategoryTest,
     "borrowed_words": failures.BorrowedWords,

@@ -6,10 +6,14 @@ import dataclasses
 import re
 import subprocess
 import sys
+from typing import Any
 
 from aya_probes import project
 from aya_probes.extraction.plan import Plan
-from aya_probes.results.tables import CurveRow, Layers
+from aya_probes.results.curves import Cue, Shape
+from aya_probes.results.failures import BorrowedWords, CategoryTest
+from aya_probes.results.run_info import RunInfo
+from aya_probes.results.tables import Contrast, CurveRow, LanguagePair, Layers
 
 
 def test_every_table_is_what_the_results_say() -> None:
@@ -21,7 +25,19 @@ def test_every_table_is_what_the_results_say() -> None:
 def test_every_field_of_a_record_is_documented() -> None:
     text = (project.ROOT / "docs" / "artifacts.md").read_text("utf-8")
     tables = dict(re.findall(r"<!-- table:record_(\w+) -->\n(.*?)<!-- /table -->", text, re.DOTALL))
-    for name, kind in {"layers": Layers, "curve_row": CurveRow, "plan": Plan}.items():
+    kinds: dict[str, type[Any]] = {
+        "layers": Layers,
+        "curve_row": CurveRow,
+        "plan": Plan,
+        "run_info": RunInfo,
+        "shape": Shape,
+        "cue": Cue,
+        "contrast": Contrast,
+        "language_pair": LanguagePair,
+        "category_test": CategoryTest,
+        "borrowed_words": BorrowedWords,
+    }
+    for name, kind in kinds.items():
         fields = [field.name for field in dataclasses.fields(kind)]
         assert re.findall(r"^\| `(\w+)` \|", tables[name], re.MULTILINE) == fields
 

@@ -33,9 +33,20 @@ from aya_probes.results.curves import (
 from aya_probes.results.tables import Contrast
 from aya_probes.run_folder import RunPaths
 from tests import planted_stage
-from viz import alignment_curves, annotated_curve, contrasts, heatmap, hero, published_reanalysis
+from viz import (
+    alignment_curves,
+    annotated_curve,
+    contrasts,
+    heatmap,
+    hero,
+    language_map,
+    published_reanalysis,
+)
 
-FIGURES = (alignment_curves.main, annotated_curve.main, heatmap.main, hero.main, contrasts.main)
+FIGURES = tuple(
+    script.main
+    for script in (alignment_curves, annotated_curve, heatmap, hero, contrasts, language_map)
+)
 SUITE = suites.Suite(
     "planted",
     "en",
@@ -237,6 +248,21 @@ def test_figures_without_probes_draw_the_parallel_corpus(no_probes: RunPaths) ->
     assert curve is not None
     mine = grids[(grids.panel == PARALLEL_ALIGNMENT) & (grids.variant == "fire")]
     assert mine.set_index("language").value["hi"] == pytest.approx(curve.array().max(), rel=1e-4)
+
+
+def test_the_map_draws_base_and_what_a_regional_variant_changes(no_probes: RunPaths) -> None:
+    drawn = pd.read_csv(no_probes.assets / "language_map.csv", keep_default_na=False)
+    table = pd.read_csv(no_probes.language_map)
+    assert list(dict.fromkeys(drawn.variant)) == ["base", "fire"]
+    for variant, reference, layer in (("base", "", 2), ("fire", "global", 3)):
+        mine, other = (
+            table[(table.variant == name) & (table.layer == layer)].alignment.to_numpy()
+            for name in (variant, reference)
+        )
+        wanted = mine - other if reference else mine
+        found = drawn[(drawn.variant == variant) & (drawn.layer == layer)]
+        assert set(found.reference) == {reference}
+        assert list(found.value) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_the_page_without_probes_offers_the_corpus_alone(no_probes: RunPaths) -> None:

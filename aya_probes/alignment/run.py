@@ -35,7 +35,7 @@ from aya_probes.results.tables import Contrast, LanguagePair, Layers
 from aya_probes.run_folder import RunPaths
 
 # Raise this number when the same activations would give other results (ADR-012).
-ANALYSIS_VERSION = 5
+ANALYSIS_VERSION = 6
 
 
 CONTRASTED = (CONCEPT, *ITEM_MEASURES)
