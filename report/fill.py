@@ -5,7 +5,7 @@ nothing and exits 1 if a table is out of date.
 
 Reads:  results/, runs/mini-flores/results/, benchmarks/results/, docs/*.json,
         data/adapters/mini/*/card.json, data/perturbations.json, data/stimuli_review.csv
-Writes: REPORT.md, README.md, docs/{artifacts,models,performance,validation}.md
+Writes: REPORT.md, README.md, docs/{artifacts,models,performance,stimuli,validation}.md
 
     uv run report/fill.py
 """
@@ -39,6 +39,7 @@ DOCUMENTS = tuple(
         "docs/artifacts.md",
         "docs/models.md",
         "docs/performance.md",
+        "docs/stimuli.md",
         "docs/validation.md",
     )
 )

@@ -92,11 +92,16 @@ def both(source: Source, row: Contrast) -> str:
     return effect(row) + (f"<br>raw {effect(raw)}" if raw is not None else "")
 
 
+def _small(value: float) -> str:
+    """Return a number with 4 decimals."""
+    return "<0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
 def _seeds(null: SeedNull | None) -> str:
     if null is None:
         return "no second seed"
-    reach = "" if null.reach is None else f" (95% up to {null.reach:.2g})"
-    return f"±{null.estimate:.2g}{reach}"
+    reach = "" if null.reach is None else f" (95% up to {_small(null.reach)})"
+    return f"±{_small(null.estimate)}{reach}"
 
 
 def _beyond(row: Contrast, null: SeedNull | None) -> str:
@@ -287,7 +292,7 @@ def _verdict(source: Source, row: Contrast) -> str:
     words = "established" if row.established else "not established"
     if null is not None:
         side = "beyond" if null.exceeded_by(row) else "not beyond"
-        words += f", {side} the {null.estimate:.2g} between two seeds"
+        words += f", {side} the {_small(null.estimate)} between two seeds"
     return f"`{row.contrast.split(' - ')[0]}` {effect(row).rstrip('*')} ({words})"
 
 

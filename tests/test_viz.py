@@ -207,6 +207,7 @@ def test_the_seed_difference_is_the_largest_of_both_variants() -> None:
     assert null.reach == pytest.approx(0.4)
     assert null.exceeded_by(region)
     assert not null.exceeded_by(dataclasses.replace(region, lower=0.29))
+    assert not null.exceeded_by(dataclasses.replace(region, estimate=0.39))
     assert chosen.seed_null(rows, dataclasses.replace(region, targets="sw"), repeats) is None
 
 

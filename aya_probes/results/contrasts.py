@@ -23,8 +23,13 @@ class SeedNull:
     """Largest absolute end of the 95% intervals; None if none of the differences has one."""
 
     def exceeded_by(self, row: Contrast) -> bool:
-        """Return whether the interval of ``row`` lies beyond the difference between seeds."""
-        return row.lower > self.estimate or row.upper < -self.estimate
+        """Return whether ``row`` is larger than the difference between seeds.
+
+        Its interval must lie beyond the estimate of that difference, and its estimate beyond the
+        intervals.
+        """
+        outside = row.lower > self.estimate or row.upper < -self.estimate
+        return outside and (self.reach is None or abs(row.estimate) > self.reach)
 
 
 def languages(joined: str) -> list[str]:

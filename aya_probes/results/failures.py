@@ -49,8 +49,8 @@ class FailureCase:
     delta: float
     """effect − reference_effect."""
     lower: float
-    """Lower end of the 95% interval of delta. Resampled are the negatives, which are the pivot
-    sentences of the other concepts."""
+    """Lower end of the 95% interval of delta. Resampled are the negatives, which are the anchors
+    of the other concepts."""
     upper: float
     """Upper end of that interval."""
     pivot_effect: float
