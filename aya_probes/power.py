@@ -11,47 +11,47 @@ from aya_probes.stimuli import Manifest
 
 @dataclass(frozen=True)
 class Spread:
-    """How much a paired difference between two variants varies over items."""
+    """How much the difference in A between two variants varies over items, in one language."""
 
     measure: str
-    """Name of the measure."""
-    kind: str
+    """Measure of results/contrasts.csv."""
+    items: str
     """What the items are."""
-    deviation: float
-    """Standard deviation over items of the difference in A, in one language."""
+    control: float
+    """Standard deviation of regional − control."""
+    base: float
+    """Standard deviation of regional − base."""
 
 
-SPREADS = (
-    Spread("concept alignment", "concepts", 0.010),
-    Spread("sentence alignment", "sentences", 0.03),
-)
-"""Measured on suite mini: regional − control variant, standardised vectors, mean over layers 1..L.
-
-The concepts are those of data/concept_probes.json, the sentences those of FLORES devtest, where 281
-articles resemble each other within: sentences count as independent here, so the second is a lower
-limit. Another model, other stimuli or more training give other values.
+CONCEPTS = Spread("concept_alignment", "concepts", 0.0053, 0.0097)
+NAMES = Spread("parallel_alignment", "names", 0.0187, 0.0244)
+SENTENCES = Spread("parallel_alignment", "sentences", 0.0080, 0.0196)
+"""Medians over the languages and the regional variants of suite mini (results/contrasts.csv) and,
+for sentences, of mini-flores: standardised vectors, mean over layers 1..L, families region and
+adaptation. The spread of sentences is that of independent ones with the same error: sentences of
+one article resemble each other, and the articles of FLORES have 3 to 4. Another model, other
+stimuli or more training give other values.
 """
 
 
 def describe(manifest: Manifest) -> list[str]:
-    """Return what the contrasts of a run could detect, in at most two lines.
+    """Return what the contrasts of a run could detect, in two lines.
 
-    Empty for a suite with one variant, which has no contrast.
+    Empty for a suite with one variant, and for fewer than 8 items, which have no contrasts.
     """
-    concepts = len(manifest.metadata["concepts"])
     corpus = manifest.metadata["corpus"]
-    items = 0 if corpus["corpus"] == "cldr" else corpus["items"]  # names: not measured
-    if len(manifest.suite.variants) < 2:
-        return []
-    found = []
-    for spread, n in zip(SPREADS, (concepts, items), strict=True):
-        if n >= MIN_SPLIT_CONCEPTS:
-            effect = inference.detectable_from(spread.deviation, n)
-            found.append(f"{effect:.4f} of {spread.measure} ({n} {spread.kind})")
-    if not found:
+    parallel = NAMES if corpus["corpus"] == "cldr" else SENTENCES
+    sizes = ((CONCEPTS, len(manifest.metadata["concepts"])), (parallel, int(corpus["items"])))
+    found = [_effect(spread, n) for spread, n in sizes if n >= MIN_SPLIT_CONCEPTS]
+    if len(manifest.suite.variants) < 2 or not found:
         return []
     return [
-        f"smallest difference between two variants, in one language, that a test finds with 80% "
-        f"power: {', '.join(found)}",
-        "(uncorrected, at the spread of suite mini's differences; aya_probes/power.py)",
+        "smallest difference between a regional variant and control (base) that a test finds in "
+        "one language with 80% power:",
+        f"  {'; '.join(found)}, uncorrected, if differences vary as those of suite mini",
     ]
+
+
+def _effect(spread: Spread, n: int) -> str:
+    control, base = (inference.detectable_from(s, n) for s in (spread.control, spread.base))
+    return f"{spread.measure} {control:.4f} ({base:.4f}), {n} {spread.items}"

@@ -159,7 +159,12 @@ def contrast_error_validation(paths: RunPaths) -> str:
         "coverage of 0": "coverage:.3f",
         "draws": "draws",
     }
-    return _columns(validation("contrast_errors"), columns)
+    records = [
+        r
+        for r in validation("contrast_errors")
+        if r["window"] == "all" or "ignored" not in r["plant"]
+    ]
+    return _columns(records, columns)
 
 
 def contrast_power_validation(paths: RunPaths) -> str:

@@ -141,7 +141,7 @@ def test_categories_share_one_concept_vector() -> None:
 
 
 def test_rogue_dimensions_rule_raw_vectors_and_no_standardised_ones(tmp_path: Path) -> None:
-    found = benchmark("measure_choice.py", tmp_path / "m.json", "--sizes", "20", "--draws", "6")
+    found = benchmark("measure_choice.py", tmp_path / "m.json", "--sizes", "20", "--draws", "4")
     rows = {(r["plant"], r["signal"], r["candidate"]): r for r in found["tables"]["candidates"]}
     candidates = {name for _, _, name in rows}
     assert len(rows) == 13 * len(candidates)
@@ -151,11 +151,11 @@ def test_rogue_dimensions_rule_raw_vectors_and_no_standardised_ones(tmp_path: Pa
     hidden = {name: rows["noise", True, name]["called"] for name in candidates}
     assert hidden["standardised"] > hidden["raw"]
     assert {v["candidate"] for v in found["tables"]["choice"]} == candidates
-    assert found["chosen"] in candidates
+    assert found["chosen"] in candidates - {"raw"}
 
 
 def test_the_rule_takes_the_simplest_of_the_best_that_qualify(tmp_path: Path) -> None:
-    found = benchmark("measure_choice.py", tmp_path / "m.json", "--sizes", "10", "--draws", "4")
+    found = benchmark("measure_choice.py", tmp_path / "m.json", "--sizes", "10", "--draws", "2")
     verdicts = found["tables"]["choice"]
     for verdict in verdicts:
         assert verdict["qualifies"] == (verdict["null"] <= verdict["limit"] + 1e-9)

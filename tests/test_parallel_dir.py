@@ -13,7 +13,16 @@ import pytest
 
 import build_stimuli
 import concept_alignment
-from aya_probes import files, parallel_folder, power, records, run_folder, stimuli, suites
+from aya_probes import (
+    files,
+    parallel_folder,
+    power,
+    project,
+    records,
+    run_folder,
+    stimuli,
+    suites,
+)
 from aya_probes.alignment import inference, language_map, measures, parallel
 from aya_probes.planted.run import write_activations
 from aya_probes.results.alignment import load_results
@@ -25,7 +34,7 @@ from aya_probes.results.curves import (
     PARALLEL_RETRIEVAL,
     RAW,
 )
-from aya_probes.results.tables import LanguagePair
+from aya_probes.results.tables import Contrast, LanguagePair
 from aya_probes.stimuli import Manifest
 from tests import planted_stage
 
@@ -207,14 +216,38 @@ def test_the_smallest_effect_is_told_before_anything_is_computed(folder: Path, c
         write(path, [f"{path.name} {n}" for n in range(400)])
     assert build(folder) == 0
     values = np.random.default_rng(0).normal(size=400)
-    values *= power.SPREADS[1].deviation / values.std(ddof=1)
+    values *= power.SENTENCES.control / values.std(ddof=1)
     said = capsys.readouterr().out
-    assert f"{inference.detectable(values):.4f} of sentence alignment (400 sentences)" in said
+    assert f"parallel_alignment {inference.detectable(values):.4f} (" in said
+    assert "400 sentences" in said
     assert "concept" not in said
     assert build_stimuli.main(["--run-dir", str(folder.parent / "mini")]) == 0
     said = capsys.readouterr().out
-    assert "0.0066 of concept alignment (20 concepts)" in said
-    assert "sentence alignment" not in said  # the spread of CLDR's names was not measured
+    assert "concept_alignment 0.0035 (0.0064), 20 concepts; parallel_alignment" in said
+    assert "260 names" in said
+
+
+@pytest.mark.parametrize(
+    ("spread", "run"),
+    [
+        (power.CONCEPTS, "."),
+        (power.NAMES, "."),
+        (power.SENTENCES, "runs/mini-flores"),
+    ],
+)
+def test_the_spreads_are_those_of_the_published_results(spread: power.Spread, run: str) -> None:
+    path = run_folder.RunPaths(project.ROOT / run).contrasts
+    rows = records.load_table(Contrast, path, files.MAKE_CURVES)
+    rows = [row for row in rows if (row.measure, row.window) == (spread.measure, "all")]
+    for family, expected in (("region", spread.control), ("adaptation", spread.base)):
+        found = [
+            row.detectable
+            / inference.detectable_from(1.0, row.groups)
+            * np.sqrt(row.n / row.groups)
+            for row in rows
+            if row.family == family
+        ]
+        assert np.median(found) == pytest.approx(expected, rel=0.2)
 
 
 def test_a_test_finds_the_smallest_effect_in_four_of_five_runs() -> None:

@@ -16,6 +16,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -51,6 +52,9 @@ PARALLEL_PANELS = tuple(
     name + suffix for name in (PARALLEL_ALIGNMENT, PARALLEL_RETRIEVAL) for suffix in ("", RAW)
 )
 MANY_LANGUAGES = 12  # with more, grids lie below each other, and cells have no text
+
+TEXT: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6}
+BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
 
 
 @dataclass(frozen=True)
@@ -146,11 +150,11 @@ def make_grids(results: Results, layers: Sequence[Layers]) -> list[Grid]:
 
 
 def _draw(axes: Axes, grid: Grid) -> None:
-    """Draw a grid with the text of its cells."""
+    """Draw a grid with the text of its cells, or with a colour bar if it is crowded."""
     if grid.panel == COMMITMENT:
         depth, table = grid.info.last_layer, grid.values("layer")
         table[table < 0] = np.nan
-        axes.imshow(table, cmap="viridis_r", vmin=1, vmax=depth, aspect="auto")
+        image = axes.imshow(table, cmap="viridis_r", vmin=1, vmax=depth, aspect="auto")
         light = table < depth / 2
         title = (
             f"commitment - release layer of {depth} (max-T p <= 0.05, half of the peak, 3 layers)"
@@ -158,35 +162,32 @@ def _draw(axes: Axes, grid: Grid) -> None:
     else:
         table, title = grid.values("value"), TITLES[grid.panel]
         top = max(0.01, np.nanmax(table)) if np.isfinite(table).any() else 1
-        axes.imshow(table, cmap="Blues", vmin=0, vmax=top, aspect="auto")
+        image = axes.imshow(table, cmap="Blues", vmin=0, vmax=top, aspect="auto")
         light = table < 0.6 * top
     axes.set_title(title, fontsize=9)
+    if grid.is_crowded:
+        axes.figure.colorbar(image, ax=axes, pad=0.01)
     for cell in grid.cells:
         i, j = grid.place(cell)
-        if cell.status == "untestable":
-            axes.fill_between(
-                [j - 0.5, j + 0.5],
-                i - 0.5,
-                i + 0.5,
-                facecolor="none",
-                hatch="///",
-                edgecolor="#999999",
-                lw=0,
-            )
+        void = cell.status == "untestable"
+        if void:
+            _hatch(axes, i, j)
         if not grid.is_crowded:
-            dark = bool(light[i, j]) or np.isnan(table[i, j])
-            colour = "black" if dark or cell.status == "untestable" else "white"
-            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+            dark = void or bool(light[i, j]) or np.isnan(table[i, j])
             axes.text(
                 j,
                 i,
                 cell.text,
-                ha="center",
-                va="center",
-                color=colour,
-                fontsize=6,
-                bbox=box if cell.status == "untestable" else None,
+                color="black" if dark else "white",
+                **TEXT,
+                bbox=BOX if void else None,
             )
+
+
+def _hatch(axes: Axes, i: int, j: int) -> None:
+    """Hatch the cell in row i and column j."""
+    look: dict[str, Any] = {"facecolor": "none", "hatch": "///", "edgecolor": "#999999", "lw": 0}
+    axes.fill_between([j - 0.5, j + 0.5], i - 0.5, i + 0.5, **look)
 
 
 def _label(axes: Axes, grid: Grid, results: Results) -> None:
