@@ -264,7 +264,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--english",
         type=command_line.positive_int,
         metavar="N",
-        help=f"of these, tokens in the pivot language (default {ENGLISH_SHARE:.0%} of --tokens)",
+        help=f"of these, tokens in the pivot language (default {ENGLISH_SHARE:.0%}% of --tokens)",
     )
     parser.add_argument(
         "--float32",
