@@ -3,9 +3,9 @@
 The whole size is 5 variants x 69 languages x 1,012 sentences x 37 layers and the final norm, hidden
 2048. Its activations fill 163 GB, so a part of the languages of one variant is written and analysed
 by ``concept_alignment.py``, once with few and once with more languages. The difference gives the
-cost of one language; the contrasts are timed at the whole size. A sentence's vector is a signal
-that all languages share, times a strength of the language, plus noise; sentences are grouped in
-281 documents as in FLORES.
+cost of one language; the contrasts are timed at the whole size. The same with fewer sentences shows
+what ``build_stimuli.py --limit`` saves. A sentence's vector is a signal that all languages share,
+times a strength of the language, plus noise; sentences are grouped in documents as in FLORES.
 
 Writes: benchmarks/results/scale.json
 
@@ -188,29 +188,33 @@ def time_contrasts(size: Size) -> dict[str, float]:
     return {"cpu_s": round(spent, 1), "table_bytes": 4 * shape[0] * shape[1]}
 
 
-def extrapolate(
-    runs: Sequence[tuple[Size, dict[str, float]]], contrast: dict[str, float], whole: Size
-) -> dict[str, Any]:
-    """Return the cost of the whole suite, linear in languages and variants."""
-    (few, cheap), (many, dear) = runs
-    variants = len(suites.load_suite(SUITE).default_names())
+def measure(size: Size) -> dict[str, Any]:
+    """Measure two numbers of languages, and extrapolate to the suite: linear in both factors."""
+    few, many = dataclasses.replace(size, languages=max(3, size.languages // 3)), size
+    cheap, dear = analyse(few), analyse(many)
+    suite = suites.load_suite(SUITE)
+    whole, variants = len(suite.languages), len(suite.default_names())
+    contrast = time_contrasts(dataclasses.replace(size, languages=whole))
     measures = len(ITEM_MEASURES) * len(("", RAW))
-    step = many.languages - few.languages
-    each = {name: (dear[name] - cheap[name]) / step for name in ("wall_s", "cpu_s")}
-    total = {
-        name: variants * (cheap[name] + each[name] * (whole.languages - few.languages))
-        + measures * contrast["cpu_s"]
-        for name in each
-    }
-    cells = variants * (whole.languages - 1) - (many.languages - 1)
-    tables = cells * measures * contrast["table_bytes"]
+    each = max(0, dear["cpu_s"] - cheap["cpu_s"]) / (many.languages - few.languages)
+    variant = cheap["cpu_s"] + each * (whole - few.languages)
+    contrasts_s = measures * contrast["cpu_s"]
+    tables = variants * (whole - 1) * measures * contrast["table_bytes"]
     return {
-        "per_language_and_variant_s": {name: round(value, 2) for name, value in each.items()},
-        "contrasts_s": round(measures * contrast["cpu_s"], 1),
-        "minutes": {name: round(value / 60, 1) for name, value in total.items()},
-        "peak_gib": round(dear["peak_gib"] + tables / 2**30, 2),
-        "disk_gb": round(variants * whole.bytes / 1e9),
-        "variants": variants,
+        **dataclasses.asdict(size),
+        "measured": [{"languages": few.languages, **cheap}, {"languages": many.languages, **dear}],
+        "language_cpu_s": round(each, 2),
+        "whole": {
+            "languages": whole,
+            "variants": variants,
+            "variant_cpu_s": round(variant, 1),
+            "contrasts_cpu_s": round(contrasts_s, 1),
+            "cpu_minutes": round((variants * variant + contrasts_s) / 60, 1),
+            # Languages use both cores, contrasts one.
+            "two_core_minutes": round((variants * variant / 2 + contrasts_s) / 60, 1),
+            "peak_gib": round(dear["peak_gib"] + tables / 2**30, 2),
+            "disk_gb": round(variants * dataclasses.replace(size, languages=whole).bytes / 1e9),
+        },
     }
 
 
@@ -230,14 +234,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = Size(args.languages, args.sentences, args.layers, args.hidden)
     if args.quick:
         size = Size(5, 40, 4, 32)
-    sizes = [dataclasses.replace(size, languages=max(3, size.languages // 3)), size]
-    whole = dataclasses.replace(size, languages=len(suites.load_suite(SUITE).languages))
-    runs = [(each, analyse(each)) for each in sizes]
-    contrast = time_contrasts(whole)
+    fewer = Size(max(4, size.languages // 2), size.sentences * 3 // 5, size.layers, size.hidden)
     numbers = {
-        "measured": [{**dataclasses.asdict(each), "variants": 1, **cost} for each, cost in runs],
-        "contrasts_of_one_measure": contrast,
-        "whole": {**dataclasses.asdict(whole), **extrapolate(runs, contrast, whole)},
+        "all_sentences": measure(size),
+        "fewer_sentences": measure(fewer),
         "machine": machine.describe("numpy", "scipy"),
     }
     print(numbers)

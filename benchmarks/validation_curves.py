@@ -29,9 +29,9 @@ from validation_plants import (
     through,
 )
 
-CLAIMS = ("RISE_PEAK_DECLINE", "MONOTONE_RISE", "MONOTONE_FALL")
+CLAIMS = ("RISE_PEAK_DECLINE", "RISE", "FALL")
 LABELS = (*CLAIMS, "FLAT", "UNRESOLVED", "UNDEFINED")
-DECLINES = ("RISE_PEAK_DECLINE", "MONOTONE_FALL")
+DECLINES = ("RISE_PEAK_DECLINE", "FALL")
 Tables = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -98,7 +98,7 @@ def declines(plant: Plant, truth: np.ndarray, seed: int) -> list[float]:
     return [
         float(on_a in DECLINES),
         float(label.label in DECLINES),
-        float(label.label == "MONOTONE_RISE"),
+        float(label.label == "RISE"),
         float(label.decline is not None and label.decline[1] > 0),
         float(inside.mean()),
         float((curve.array() - truth).mean()),
@@ -159,8 +159,8 @@ def shapes(run: Run, draws: int) -> Records:
         "flat signal, rogue dimensions": (replace(steady, rogue=ROGUE), False, "FLAT"),
         "only anisotropy varies": (replace(steady, anisotropy=aniso), False, "FLAT"),
         "nothing in common even within a language": (replace(NULL, own=0.0), False, "UNDEFINED"),
-        "monotone rise": (relative(rise, half), False, "MONOTONE_RISE"),
-        "monotone fall": (relative(fall, half), False, "MONOTONE_FALL"),
+        "monotone rise": (relative(rise, half), False, "RISE"),
+        "monotone fall": (relative(fall, half), False, "FALL"),
         "rise, peak, decline": (relative(hill, half), False, "RISE_PEAK_DECLINE"),
         "the same, a third as high": (relative(low_hill, half), False, "RISE_PEAK_DECLINE"),
         "rise, then a small decline": (relative(late_loss, half), False, "RISE_PEAK_DECLINE"),

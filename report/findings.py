@@ -118,7 +118,7 @@ def claims(paths: RunPaths) -> str:
     codes, testable = run.results.info.others, run.testable
     either, within = _passing(run, CONCEPT), _passing(run, WITHIN_CATEGORY)
     declines = _with_shape(run, "RISE_PEAK_DECLINE")
-    rises = _with_shape(run, "RISE_PEAK_DECLINE", "MONOTONE_RISE")
+    rises = _with_shape(run, "RISE_PEAK_DECLINE", "RISE")
     constant = [c for c in codes if run.results.is_untestable(run.base, c, LAST)]
     cued = _cued(run, either)
     rows = [

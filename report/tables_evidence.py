@@ -211,8 +211,8 @@ def shape_validation(paths: RunPaths) -> str:
     """Shape labels on planted curves."""
     names = (
         "RISE_PEAK_DECLINE",
-        "MONOTONE_RISE",
-        "MONOTONE_FALL",
+        "RISE",
+        "FALL",
         "FLAT",
         "UNRESOLVED",
         "UNDEFINED",

@@ -187,7 +187,7 @@ def test_validation_finds_what_is_planted(tmp_path: Path) -> None:
     assert category["concept_called"] == 1
     assert category["A"] > 0.15 > 0.05 > abs(category["A_within"])
     shapes = {row["plant"]: row for row in tables["shapes"]}
-    assert shapes["monotone rise"]["MONOTONE_RISE"] > 0
+    assert shapes["monotone rise"]["RISE"] > 0
     assert shapes["rise, plateau, loss"]["RISE_PEAK_DECLINE"] > 0
     assert shapes["nothing in common even within a language"]["UNDEFINED"] == 1
     assert shapes["final norm taken as layer L"]["false"] > 0.5

@@ -184,8 +184,8 @@ def test_where_only_the_sharing_is_lost_there_is_a_decline() -> None:
 @pytest.mark.parametrize(
     ("shared", "truth"),
     [
-        (np.linspace(0.2, 1, L + 1), "MONOTONE_RISE"),
-        (np.linspace(1, 0.2, L + 1), "MONOTONE_FALL"),
+        (np.linspace(0.2, 1, L + 1), "RISE"),
+        (np.linspace(1, 0.2, L + 1), "FALL"),
         (EARLY, "RISE_PEAK_DECLINE"),
     ],
 )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -427,3 +430,14 @@ def test_results_without_the_map_are_not_up_to_date(tmp_path: Path, capsys: Any)
         assert concept_alignment.main(flags) == 0
         assert "up to date" not in capsys.readouterr().out
         assert path.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_scale_benchmark_runs(tmp_path: Path) -> None:
+    out = tmp_path / "scale.json"
+    line = [sys.executable, str(project.ROOT / "benchmarks" / "scale.py"), "--quick"]
+    done = subprocess.run([*line, "--out", str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text("utf-8"))
+    assert found["all_sentences"]["whole"]["languages"] == 69
+    assert found["fewer_sentences"]["sentences"] < found["all_sentences"]["sentences"]

@@ -28,12 +28,15 @@ STAGES = (
     "app.py",
     "viz/alignment_curves.py",
     "viz/annotated_curve.py",
+    "viz/contrasts.py",
     "viz/heatmap.py",
     "viz/hero.py",
+    "viz/language_map.py",
     "model_loader.py",
     "viz/published_reanalysis.py",
     "report/fill.py",
     "tools/train_adapters.py",
+    "benchmarks/measure_choice.py",
     "benchmarks/validation.py",
 )
 

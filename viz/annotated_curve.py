@@ -42,8 +42,8 @@ BOX = {"facecolor": "white", "edgecolor": "#cccccc"}
 PEAK_COLOUR = "#dddddd"
 VERDICTS = {
     "RISE_PEAK_DECLINE": "it rises, peaks and declines",
-    "MONOTONE_RISE": "it rises, and no decline is established",
-    "MONOTONE_FALL": "it declines, and no rise is established",
+    "RISE": "it rises, and no decline is established",
+    "FALL": "it declines, and no rise is established",
     "FLAT": "neither rise nor decline is established",
     "UNRESOLVED": "not both of rise and decline are established",
     "UNDEFINED": "shape undefined: a noise ceiling is not above 0 at some layer",

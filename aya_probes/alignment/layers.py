@@ -116,9 +116,9 @@ def shape_label(
     if (rising & falling)[2 : last - 1].any():
         return "RISE_PEAK_DECLINE", peak
     if rises and not falls and rising[last]:
-        return "MONOTONE_RISE", peak
+        return "RISE", peak
     if falls and not rises and falling[0]:
-        return "MONOTONE_FALL", peak
+        return "FALL", peak
     return ("UNRESOLVED" if rises or falls else "FLAT"), None
 
 

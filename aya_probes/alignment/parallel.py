@@ -2,7 +2,7 @@
 
 Vectors are ``content_mean``, standardised by language and layer; the same measures on vectors that
 are only mean-centred have the suffix ``_raw``. Sentences of one document resemble each other, so
-intervals resample documents. Only the pivot and one other language are in memory at a time. Layers
+intervals resample documents. Only the pivot and two other languages are in memory at a time. Layers
 are measured in parallel threads, on which no number depends.
 """
 
@@ -117,8 +117,12 @@ def measure(
     items: Items = {}
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         anchors = _prepare(pool, loaded.take(POOLING, ids[pivot]))
-        for code in task.others:
-            other = loaded.take(POOLING, ids[code])
+        following = [*task.others[1:], None]
+        reading = pool.submit(loaded.take, POOLING, ids[task.others[0]])
+        for code, after in zip(task.others, following, strict=True):
+            other = reading.result()
+            if after is not None:  # read beside the computation
+                reading = pool.submit(loaded.take, POOLING, ids[after])
             for suffix, anchor in anchors.items():
                 layers = _compare(pool, anchor, other, suffix)
                 for name, curve, table in _summarise(layers, suffix, bounds):

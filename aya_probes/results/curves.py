@@ -170,7 +170,7 @@ class Shape:
     __pydantic_config__ = records.STRICT
 
     label: str
-    """RISE_PEAK_DECLINE, MONOTONE_RISE, MONOTONE_FALL, FLAT, UNRESOLVED, UNTESTABLE, or UNDEFINED
+    """RISE_PEAK_DECLINE, RISE, FALL, FLAT, UNRESOLVED, UNTESTABLE, or UNDEFINED
     (a ceiling is not above 0 at some layer)."""
     peak_layer: int | None
     """Layer with the largest value; null for FLAT, UNRESOLVED, UNTESTABLE and UNDEFINED."""
