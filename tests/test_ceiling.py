@@ -124,6 +124,16 @@ def test_a_layer_without_a_ceiling_is_undefined() -> None:
     assert (shape.label, shape.peak_layer, shape.retained) == ("UNDEFINED", None, None)
 
 
+@pytest.mark.parametrize("code", ["en", "hi"])
+def test_a_ceiling_that_one_language_lacks_is_enough_to_be_undefined(code: str) -> None:
+    vectors = draw(2, FLAT, 0.5 * FLAT)
+    vectors[code][:, :, 4] = np.random.default_rng(7).normal(size=(N, K, H))
+    own = ceiling.within_languages(vectors)
+    found = ceiling.disattenuate(crossed(vectors), own["en"], own["hi"], task())
+    assert found is not None
+    assert np.flatnonzero(np.isnan(found.curve)).tolist() == [4]
+
+
 def test_concepts_that_a_pair_leaves_out_are_left_out_of_its_ceilings() -> None:
     vectors = draw(3, FLAT, 0.6 * FLAT)
     own = ceiling.within_languages(vectors)
