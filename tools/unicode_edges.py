@@ -27,7 +27,7 @@ PROBES = project.ROOT / "data" / "concept_probes.json"
 PAIRS = project.ROOT / "data" / "perturbations.json"
 CATEGORY = "UNICODE_EDGE"
 PER_WORDING = 8
-ZWNJ, ZWJ, RLM = "\u200c", "\u200d", "\u200f"
+ZWNJ, ZWJ, LRM, RLM = "\u200c", "\u200d", "\u200e", "\u200f"
 TONES = ("\u0300", "\u0301", "\u0304")  # grave, acute, macron
 DIGITS = {"hi": "\u0967", "bn": "\u09e7", "ar": "\u0661"}  # the digit one
 PRECOMPOSED_NUKTA = {  # composition exclusions: NFC writes the letter and the nukta apart
@@ -93,6 +93,15 @@ def _tatweel(text: str, _: str) -> str:
     return re.sub(rf"(\w[{joins}])(?=\w\w)", "\\1\u0640\u0640", text, count=1)
 
 
+def _shadda(text: str, _: str) -> str:
+    """Double the sun letter behind the article, as a careful writer marks it.
+
+    Ta and dhal are left alone: behind an initial "ال" they may belong to the word itself.
+    """
+    sun = "\u062b\u062f\u0631-\u0638\u0644\u0646"
+    return re.sub(rf"\b([وف]?[بك]?ال[{sun}])(?=\w)", "\\1\u0651", text)
+
+
 RULES = (
     Rule("zwj", ("hi", "bn"), "zero-width joiner behind a virama", lambda t, _: _join(t, ZWJ)),
     Rule("zwnj", ("ta",), "zero-width non-joiner behind a pulli", lambda t, _: _join(t, ZWNJ)),
@@ -137,6 +146,13 @@ RULES = (
         "right-to-left marks around the full stop, as from a word processor",
         lambda t, _: t.replace(".", f"{RLM}.{RLM}"),
     ),
+    Rule(
+        "bidi_mix",
+        ("ar",),
+        "lettered as on a form: a Latin letter and a left-to-right mark",
+        lambda t, _: f"A){LRM} {t}",
+    ),
+    Rule("shadda", ("ar",), "shadda on the sun letter behind the article", _shadda),
     Rule(
         "smart_apostrophe",
         ("fr",),
