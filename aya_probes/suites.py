@@ -53,7 +53,7 @@ class Variant:
     name: str
     """Name of the variant, and of its folder in a run."""
     role: str
-    """base, control, regional or untrained."""
+    """base, control, regional, untrained, seed or dose."""
     repo: str | None = None
     """Hugging Face hub repository; with ``package``, only the source of tokenizer settings."""
     revision: str | None = None

@@ -196,22 +196,23 @@ def measure(size: Size) -> dict[str, Any]:
     whole, variants = len(suite.languages), len(suite.default_names())
     contrast = time_contrasts(dataclasses.replace(size, languages=whole))
     measures = len(ITEM_MEASURES) * len(("", RAW))
-    each = max(0, dear["cpu_s"] - cheap["cpu_s"]) / (many.languages - few.languages)
-    variant = cheap["cpu_s"] + each * (whole - few.languages)
     contrasts_s = measures * contrast["cpu_s"]
+    step, others = many.languages - few.languages, whole - few.languages
+    each = {name: max(0, dear[name] - cheap[name]) / step for name in ("wall_s", "cpu_s")}
+    seconds = {
+        name: variants * (cheap[name] + others * cost) + contrasts_s for name, cost in each.items()
+    }
     tables = variants * (whole - 1) * measures * contrast["table_bytes"]
     return {
         **dataclasses.asdict(size),
         "measured": [{"languages": few.languages, **cheap}, {"languages": many.languages, **dear}],
-        "language_cpu_s": round(each, 2),
+        "language": {name: round(cost, 2) for name, cost in each.items()},
         "whole": {
             "languages": whole,
             "variants": variants,
-            "variant_cpu_s": round(variant, 1),
             "contrasts_cpu_s": round(contrasts_s, 1),
-            "cpu_minutes": round((variants * variant + contrasts_s) / 60, 1),
-            # Languages use both cores, contrasts one.
-            "two_core_minutes": round((variants * variant / 2 + contrasts_s) / 60, 1),
+            "wall_minutes": round(seconds["wall_s"] / 60, 1),
+            "cpu_minutes": round(seconds["cpu_s"] / 60, 1),
             "peak_gib": round(dear["peak_gib"] + tables / 2**30, 2),
             "disk_gb": round(variants * dataclasses.replace(size, languages=whole).bytes / 1e9),
         },

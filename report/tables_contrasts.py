@@ -199,12 +199,15 @@ def seeds(paths: RunPaths) -> str:
     for source in sources(paths):
         for row in source.rows(SEED_SPECIFICITY):
             origin = row.contrast.split(" - ")[1]
-            regional = [
-                r for r in source.rows("specificity") if r.contrast.split(" - ")[0] == origin
+            beside = [
+                f"{r.contrast}: {effect(r)}"
+                for r in source.rows("specificity")
+                if origin in r.contrast.split(" - ") and r.targets == row.targets
             ]
-            beside = [effect(r) for r in regional]
-            rows.append([row.contrast, source.title, both(source, row), "<br>".join(beside)])
-    header = ["seeds", "measure", "targets - others, between seeds", "the same, between regions"]
+            cells = [row.contrast, source.title, row.targets, both(source, row)]
+            rows.append([*cells, "<br>".join(beside)])
+    header = ["seeds", "measure", "targets", "targets - others, between seeds"]
+    header.append("the same, between regions")
     if not any(source.rows(SEED) for source in sources(paths)):
         return "No variant has a second training seed."
     whole = [markdown(header, rows)] if rows else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from scipy import stats
 import concept_alignment
 from aya_probes import run_folder, suites
 from aya_probes.alignment import contrasts, inference
+from aya_probes.alignment import run as alignment_run
 from aya_probes.alignment.contrasts import Draws, Table
 from aya_probes.alignment.windows import ALL, PEAK, WINDOWS, Windows
 from aya_probes.planted import vectors as planted
@@ -91,6 +93,7 @@ def test_the_plan_of_every_role() -> None:
         ("seed", "fire-seed2 - fire"),
         ("seed specificity", "fire-seed2 - fire"),
         ("seed", "global-seed2 - global"),
+        ("seed specificity", "global-seed2 - global"),
         ("dose", "fire - global-30k"),
         *(("trained", f"{v.name} - untrained") for v in EVERY[:-1]),
     ]
@@ -303,6 +306,16 @@ def test_copies_of_an_item_in_its_document_are_no_new_evidence() -> None:
             assert getattr(new, name) == pytest.approx(getattr(old, name), abs=1e-12)
 
 
+def test_too_few_draws_for_the_largest_family_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    found = rows(EVERY, table(0, EVERY))
+    families = Counter((row.measure, row.family, row.window) for row in found)
+    needed = 20 * max(families.values())
+    alignment_run.warn_of_few_draws(found, needed)
+    assert capsys.readouterr().err == ""
+    alignment_run.warn_of_few_draws(found, needed - 2)
+    assert f"--n-permutations {needed} or more" in capsys.readouterr().err
+
+
 # --- error rates and planted effects ----------------------------------------------------------
 
 
@@ -341,7 +354,9 @@ def test_a_planted_specificity_is_found_with_its_parts() -> None:
         assert whole.estimate == pytest.approx(gain.estimate - elsewhere.estimate)
         [dose] = [r for r in pick(mine, family="dose") if r.part == "specificity"]
         assert dose.established
-        [seed] = pick(mine, family="seed specificity")
+        seed, control_seed = pick(mine, family="seed specificity")
+        assert control_seed.targets == seed.targets == whole.targets
+        assert control_seed.lower <= 0 <= control_seed.upper
         assert seed.estimate == pytest.approx(-0.14, abs=0.06)  # the second seed lost it
         assert not any(row.established for row in pick(mine, contrast="global-seed2 - global"))
 

@@ -24,7 +24,7 @@ def test_the_blocks_that_share_and_release_concepts_are_found(
     run = ["--run-dir", str(tmp_path / "run")]
     assert build_stimuli.main(["--suite", str(suite), "--limit", "5", *run]) == 0
     assert batch_runner.main(["--local", "--device", "cpu", *run]) == 0
-    assert concept_alignment.main(["--n-permutations", "999", *run]) == 0
+    assert concept_alignment.main(["--n-permutations", "999", "--n-bootstrap", "999", *run]) == 0
     paths = run_folder.RunPaths(tmp_path / "run")
     table: Any = pd.read_csv(paths.commitment)
     whole = table[table["concept_id"] == "ALL"].set_index(["variant", "language"])

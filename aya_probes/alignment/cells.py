@@ -305,7 +305,9 @@ def _agnostic(cells: _Cells, stack: np.ndarray, name: str) -> dict[tuple[str, st
         if tables:
             table = np.nanmean(tables, axis=0)
             known = np.isfinite(table).any(0)
-            curve = estimates.mean_curve(table[:, known], task.weights(int(known.sum())))
+            n = int(known.sum())
+            differs = n if n != len(known) else None
+            curve = estimates.mean_curve(table[:, known], task.weights(n), n=differs)
             found[name, cells.variant, family] = replace(curve, pairs=len(tables))
     return found
 

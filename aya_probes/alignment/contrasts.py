@@ -49,7 +49,8 @@ def plan(variants: Sequence[Variant]) -> list[Planned]:
     - adaptation: regional - base, by language;
     - post-training: control - base, by language;
     - seed: another seed of a variant - this variant, by language;
-    - seed specificity: the same for a regional variant, its targets against all other languages;
+    - seed specificity: the same for the targets of the variant against all other languages; for a
+      control variant, for the targets of each regional one;
     - dose: regional - control with as much text for each language, as specificity and parts;
     - trained: variant - untrained, by language.
 
@@ -73,9 +74,10 @@ def plan(variants: Sequence[Variant]) -> list[Planned]:
         found.append(Planned("post-training", str(control), base))
     for v in variants:
         if v.role == "seed" and v.of in by_name:
-            found.append(Planned("seed", v.name, str(v.of)))
-            if targets := by_name[str(v.of)].targets:
-                found.append(Planned("seed specificity", v.name, str(v.of), targets))
+            of = by_name[v.of]
+            found.append(Planned("seed", v.name, of.name))
+            sets = [r.targets for r in regional] if of.name == control else [of.targets]
+            found += [Planned("seed specificity", v.name, of.name, t) for t in sets if t]
         if v.role == "dose" and v.of == control:
             found += [Planned("dose", r.name, v.name, r.targets) for r in regional if r.targets]
     if untrained is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,7 @@ from aya_probes.results.tables import Contrast, LanguagePair, Layers
 from aya_probes.run_folder import RunPaths
 
 # Raise this number when the same activations would give other results (ADR-012).
-ANALYSIS_VERSION = 6
+ANALYSIS_VERSION = 7
 
 
 CONTRASTED = (CONCEPT, *ITEM_MEASURES)
@@ -90,6 +91,7 @@ def analyse(task: AlignmentInputs, info: RunInfo, opened: Mapping[str, Activatio
             for (name, code), table in {**measured.aligned, **measured.items}.items():
                 tables.setdefault(name, {})[variant, code] = table
         differences = compare(task, results, tables)
+        warn_of_few_draws(differences, len(task.orders))
         found = cues.measure(task, opened[task.variants[0]]) if task.concepts else {}
     results = dataclasses.replace(results, cues=found, disagreements=tuple(disagreements(results)))
     warn_undefined(results)
@@ -229,6 +231,17 @@ def warn_undefined(results: Results) -> None:
         errors.warn(
             f"{measure} on {pooling} is undefined (constant or zero vectors) at layers "
             f"{missing_layers} of {named}"
+        )
+
+
+def warn_of_few_draws(found: Sequence[Contrast], draws: int) -> None:
+    """Warn if so few random draws are made that Holm's correction leaves no p-value below 0.05."""
+    families = Counter((row.measure, row.family, row.window) for row in found)
+    largest = max(families.values(), default=0)
+    if largest > 0.05 * (draws + 1):
+        errors.warn(
+            f"{draws} random draws can establish none of the {largest} contrasts of a family; use "
+            f"--n-permutations {20 * largest} or more"
         )
 
 
