@@ -162,13 +162,13 @@ def word_ratios(paths: RunPaths) -> str:
 
 
 def review(paths: RunPaths) -> str:
-    """Findings of the readings of the stimuli by language: repaired, answered and left."""
+    """Findings of the readings of the stimuli by language: repaired or answered."""
     table = files.load_csv(REVIEW, ("language", "reading", "outcome"), "git checkout data")
     counts = Counter(zip(table["language"], table["reading"], table["outcome"], strict=True))
     columns = [
         (reading, outcome)
         for reading in dict.fromkeys(table["reading"])
-        for outcome in ("repaired", "answered", "left")
+        for outcome in ("repaired", "answered")
     ]
     rows = [
         [code, *(counts[code, *column] for column in columns)]
