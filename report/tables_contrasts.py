@@ -145,10 +145,20 @@ def specificity(paths: RunPaths) -> str:
 
 def parts(paths: RunPaths) -> str:
     """The two halves of specificity: the gain on the targets and the change elsewhere."""
+    return _by_part(paths, "parts")
+
+
+def dose(paths: RunPaths) -> str:
+    """Specificity and its halves against the control with as many tokens of each language."""
+    return _by_part(paths, "dose")
+
+
+def _by_part(paths: RunPaths, family: str) -> str:
+    """Return a table of the contrasts of a family, one row per part, measures across."""
     used = sources(paths)
     found: dict[tuple[str, str], dict[str, str]] = {}
     for source in used:
-        for row in source.rows("parts"):
+        for row in source.rows(family):
             cells = found.setdefault((row.contrast, row.part), {})
             cells[source.title] = both(source, row)
     titles = [source.title for source in used]
@@ -302,6 +312,7 @@ def _verdict(source: Source, row: Contrast) -> str:
 TABLES: tuple[Callable[[RunPaths], str], ...] = (
     specificity,
     parts,
+    dose,
     region,
     adaptation,
     post_training,
