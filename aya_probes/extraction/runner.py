@@ -109,7 +109,7 @@ def requested_inputs(job: Job, identity: Identity, dtype: str) -> Inputs:
     )
 
 
-def _changed(old: object, new: object, *, ignore: Sequence[str] = ()) -> list[str]:
+def changed_fields(old: object, new: object, *, ignore: Sequence[str] = ()) -> list[str]:
     """Return the names of the fields in which two records of one type differ."""
     changed = []
     for name in (part.name for part in dataclasses.fields(type(old))):  # type: ignore[arg-type]
@@ -133,9 +133,9 @@ def finished(job: Job) -> bool:
     if not plan_path(job.folder).is_file():
         return False
     plan = load_plan(job.folder)
-    identity = {**plan.inputs.source, **_known(job.variant)}
+    identity = {**plan.inputs.source, **known_identity(job.variant)}
     wanted = requested_inputs(job, identity, plan.inputs.dtype)
-    refuse_changes(job.folder, _changed(plan.inputs, wanted))
+    refuse_changes(job.folder, changed_fields(plan.inputs, wanted))
     return store.tokens_are_valid(job.folder, plan) and not store.missing_shards(job.folder, plan)
 
 
@@ -156,7 +156,7 @@ def unfinished(
     return todo
 
 
-def _known(variant: Variant) -> Identity:
+def known_identity(variant: Variant) -> Identity:
     """Return what identifies a variant's weights without loading or fetching anything."""
     known: Identity = {"role": variant.role}
     if variant.package:
@@ -292,9 +292,11 @@ def _open_folder(job: Job, plan: Plan, tokens: dict[str, dict[str, object]]) -> 
     folder = job.folder
     if plan_path(folder).is_file() and not job.options.overwrite:
         old = load_plan(folder)
-        changed = _changed(old.inputs, plan.inputs)
+        changed = changed_fields(old.inputs, plan.inputs)
         # The code's hash is provenance: an edited comment does not stop a resume.
-        refuse_changes(folder, changed or _changed(old, plan, ignore=("code_sha256", "inputs")))
+        refuse_changes(
+            folder, changed or changed_fields(old, plan, ignore=("code_sha256", "inputs"))
+        )
         if not store.tokens_are_valid(folder, old):
             files.save_json(folder / "tokens.json", tokens, indent=None)
         return old
