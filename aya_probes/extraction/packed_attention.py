@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -31,13 +31,21 @@ class CannotCut(Exception):
     """An attention whose result cutting the row at the texts would change."""
 
 
-def _cut(heads: torch.Tensor, start: int, count: int, length: int) -> torch.Tensor:
+def cut(heads: torch.Tensor, start: int, count: int, length: int) -> torch.Tensor:
     """Return ``count`` texts of ``length`` tokens each, ``[text, heads, token, head]``.
 
     ``heads`` is ``[1, heads, tokens, head]``; the first text begins at token ``start``.
     """
     run = heads[0, :, start : start + count * length]
     return run.unflatten(1, (count, length)).transpose(0, 1)
+
+
+def refuse_uncuttable(
+    module: nn.Module, attention_mask: torch.Tensor | None, kwargs: Mapping[str, Any]
+) -> None:
+    """Raise CannotCut for an attention that is not computed from queries and keys alone."""
+    if attention_mask is not None or any(kwargs.get(name) is not None for name in _UNKNOWN):
+        raise CannotCut(f"{type(module).__name__} cannot attend to packed texts")
 
 
 def _forward(
@@ -50,13 +58,12 @@ def _forward(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend inside each text; ``query``, ``key``, ``value`` are ``[1, heads, tokens, head]``."""
-    if attention_mask is not None or any(kwargs.get(name) is not None for name in _UNKNOWN):
-        raise CannotCut(f"{type(module).__name__} cannot attend to packed texts")
+    refuse_uncuttable(module, attention_mask, kwargs)
     parts, start = [], 0
     for count, length in _runs.get():
         windowed = sliding_window is not None and sliding_window < length
         mask = _band(length, int(sliding_window or 0), query.device) if windowed else None
-        q, k, v = (_cut(heads, start, count, length) for heads in (query, key, value))
+        q, k, v = (cut(heads, start, count, length) for heads in (query, key, value))
         out, _ = sdpa_attention_forward(module, q, k, v, mask, **kwargs)
         parts.append(out.flatten(0, 1))
         start += count * length
@@ -80,17 +87,26 @@ def packed(decoder: nn.Module, lengths: Sequence[int]) -> Iterator[None]:
     texts apart, by their position ids alone, is for the caller to check.
     """
     runs = tuple((len(list(same)), length) for length, same in itertools.groupby(lengths))
+    token = _runs.set(runs)
+    try:
+        with replaced(decoder, _NAME):
+            yield
+    finally:
+        _runs.reset(token)
+
+
+@contextlib.contextmanager
+def replaced(decoder: nn.Module, name: str) -> Iterator[None]:
+    """While the context lasts, ``decoder`` runs the registered attention ``name`` for SDPA."""
     configs = {
         id(module.config): module.config
         for module in decoder.modules()
         if getattr(getattr(module, "config", None), "_attn_implementation", None) == _REPLACES
     }.values()
-    token = _runs.set(runs)
     try:
         for config in configs:
-            config._attn_implementation = _NAME
+            config._attn_implementation = name
         yield
     finally:
         for config in configs:
             config._attn_implementation = _REPLACES
-        _runs.reset(token)
