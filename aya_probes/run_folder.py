@@ -80,6 +80,14 @@ class RunPaths:
         return self.results / "borrowed_words.csv"
 
     @property
+    def behaviour(self) -> Path:
+        return self.results / "behaviour.csv"
+
+    @property
+    def behaviour_summary(self) -> Path:
+        return self.results / "behaviour_summary.csv"
+
+    @property
     def edge_cases(self) -> Path:
         return self.run_dir / "p1_edge_cases.json"
 
