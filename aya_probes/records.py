@@ -51,6 +51,12 @@ def to_json(record: Any) -> Any:
     return _adapter(type(record)).dump_python(record, mode="json")
 
 
+def json_schema(kind: type[Any]) -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a record's file."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return dialect | _adapter(kind).json_schema(mode="serialization")
+
+
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}  # making one takes some 10 ms
 
 

@@ -153,10 +153,10 @@ def _accuracy(
     ]
     frames = sorted({row.frame for row in found})
     by_frame = [float(np.mean([r.correct or 0 for r in found if r.frame == f])) for f in frames]
-    value, chance = float(np.mean(by_concept)), float(np.mean([row.chance or 0 for row in found]))
+    value, chance = float(np.mean(by_concept)), math.fsum(r.chance or 0 for r in found) / len(found)
     interval = wilson(value, len(names))
     first = found[0]
-    row = _row(
+    summarised = _row(
         first.variant,
         first.language,
         first.target,
@@ -167,7 +167,7 @@ def _accuracy(
         groups=len(names),
     )
     return replace(
-        row,
+        summarised,
         measure=COMPREHENSION,
         frames=len(frames),
         chance=chance,

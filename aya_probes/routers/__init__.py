@@ -1,0 +1,1 @@
+"""Check a language router: call it, whatever it does, and compare it with simple baselines."""
