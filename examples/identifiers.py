@@ -19,8 +19,10 @@ def variants_by_language(suite: str) -> dict[str | None, str]:
     """Return the variant that targets each language; under None, the control variant or base."""
     loaded = suites.load_suite(suite)
     fallback = (loaded.by_role("control") or loaded.by_role("base"))[0].name
-    targeted = {code: v.name for v in loaded.by_role("regional") for code in v.targets}
-    return {None: fallback, **targeted}
+    found: dict[str | None, str] = {None: fallback}
+    for variant in loaded.by_role("regional"):
+        found |= dict.fromkeys(variant.targets, variant.name)
+    return found
 
 
 def _variant(language: str | None) -> str:

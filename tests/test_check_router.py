@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -57,24 +58,28 @@ not_a_function = 1
 
 
 def make_case(
-    text: str, acceptable: Sequence[str] = ("fire",), *, language: str = "hi", **changed: str
+    text: str,
+    acceptable: Sequence[str] = ("fire",),
+    *,
+    language: str = "hi",
+    category: str = "UNICODE_EDGE",
+    status: str = "confirmed",
 ) -> EdgeCase:
     evidence = Evidence(
         "p", "c", "s", "fire", "global", {"fire": 0.1}, 0.1, (0.0, 0.2), "1-3", "content_mean", "r"
     )
-    case = EdgeCase(
+    return EdgeCase(
         test_id="P1-01",
         input=text,
         language_ground_truth=language,
         expected_variant=acceptable[0],
         acceptable_variants=tuple(acceptable),
-        failure_category="UNICODE_EDGE",
-        status="confirmed",
+        failure_category=category,
+        status=status,
         routing_recommendation="",
         p1_test_assertion="",
         evidence=evidence,
     )
-    return replace(case, **changed)
 
 
 def make_file(cases: Sequence[EdgeCase]) -> EdgeCaseFile:
@@ -161,7 +166,7 @@ def test_a_function_that_is_not_there_is_a_usage_error(
         assert message in capsys.readouterr().err
 
 
-def answer(name: str | None, reason: str = "") -> check.Router:
+def answer(name: str | None, reason: str = "") -> calls.Router:
     return lambda text: Outcome(name, reason, 0.0)
 
 
@@ -177,8 +182,8 @@ def test_baselines_are_counted_beside_the_router() -> None:
     cases = [
         make_case("वह", ["fire"], language="hi"),
         make_case("vah", ["global"], language="hi-Latn"),
-        make_case("mtu", ["earth"], language="sw", failure_category="CODE_SWITCH"),
-        make_case("vah hai", ["earth"], language="hi-Latn", failure_category="CODE_SWITCH"),
+        make_case("mtu", ["earth"], language="sw", category="CODE_SWITCH"),
+        make_case("vah hai", ["earth"], language="hi-Latn", category="CODE_SWITCH"),
         make_case("x", ["base"], status="tie"),
     ]
     report = check.check_router(answer("earth"), make_file(cases))
@@ -211,8 +216,8 @@ def test_a_file_without_cases_that_count_judges_no_router(
 class Replies(BaseHTTPRequestHandler):
     """Replies by path; remembers the bodies that it was sent."""
 
-    seen: list[bytes]
-    release: threading.Event
+    seen: ClassVar[list[bytes]]
+    release: ClassVar[threading.Event]
 
     def do_POST(self) -> None:
         self.seen.append(self.rfile.read(int(self.headers["content-length"])))
@@ -243,7 +248,11 @@ class Replies(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serve() -> Iterator[tuple[str, type[Replies]]]:
-    handler = type("Handler", (Replies,), {"seen": [], "release": threading.Event()})
+    class Handler(Replies):
+        seen: ClassVar[list[bytes]] = []
+        release = threading.Event()
+
+    handler = Handler
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
