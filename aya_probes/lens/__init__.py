@@ -1,0 +1,1 @@
+"""The logit lens: which words each layer would say, and in which language."""
