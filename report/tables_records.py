@@ -9,7 +9,7 @@ from typing import Any
 from aya_probes import records
 from aya_probes.extraction.plan import Inputs as PlanInputs
 from aya_probes.extraction.plan import Plan, Shard
-from aya_probes.results import alignment, curves, failures, run_info, tables
+from aya_probes.results import alignment, behaviour, curves, failures, run_info, tables
 from aya_probes.run_folder import RunPaths
 from tables_alignment import markdown
 
@@ -33,6 +33,8 @@ KINDS: dict[str, type[Any]] = {
     "failure_case": failures.FailureCase,
     "category_test": failures.CategoryTest,
     "borrowed_words": failures.BorrowedWords,
+    "behaviour": behaviour.Behaviour,
+    "behaviour_summary": behaviour.BehaviourSummary,
     "edge_case_file": failures.EdgeCaseFile,
     "edge_case": failures.EdgeCase,
     "evidence": failures.Evidence,
