@@ -41,15 +41,15 @@ MINI_ADAPTERS = {
     "fire": "deb118a2a8f7b8f3f2b216702c07b3c6006de7d241ae84941dc8d0875e4525ab",
     "earth": "b4ace7f104f382a7ab6a08896aea2fe581d35f405c426daf9b8de367f294d46c",
     "global-seed2": "3f7a5cca55e02d221e81361fefab951ef02d04bfd1af35764e7804042f9c3bba",
+    "fire-seed2": "69b5f8d2a8113e612e45ed1d61f01e2abf2568475d87859d0f35b44705593de7",
+    "earth-seed2": "633159f94498ff27a8d67b00c8f2489f7e0e1ed7bd0f7e7b7d84f785c68ecda0",
 }
-MINI_SEEDS = [variant.name for variant in MINI.by_role("seed")]
 
 
 def mini_variant(name: str, role: str, **keys: Any) -> suites.Variant:
     """Return a variant of mini with the adapter of its name."""
-    trained = name.removesuffix("-seed2")
-    if trained != name:
-        keys["of"] = trained
+    if role in ("seed", "dose"):
+        keys["of"] = name.split("-")[0]
     return suites.Variant(
         name,
         role,
@@ -66,7 +66,7 @@ MINI_VARIANTS = (
     mini_variant("global", "control"),
     mini_variant("fire", "regional", targets=("hi", "bn", "ta")),
     mini_variant("earth", "regional", targets=("sw", "am", "yo")),
-    *(mini_variant(name, "seed") for name in MINI_SEEDS),
+    *(mini_variant(f"{name}-seed2", "seed") for name in ("global", "fire", "earth")),
 )
 
 
@@ -80,7 +80,6 @@ MINI_VARIANTS = (
 def test_a_suite_that_inherits_is_the_suite_written_out(
     name: str, corpus: str, probes: str, perturbations: str
 ) -> None:
-    assert "global-seed2" in MINI_SEEDS  # the null of a regional contrast
     assert suites.load_suite(name) == suites.Suite(
         name=name,
         pivot="en",
