@@ -43,12 +43,18 @@ def run(args: argparse.Namespace) -> None:
         model = PairModel(paths, args.device)
     import gradio as gr
 
-    from aya_probes.page.tabs import build_page
+    from aya_probes.page import build, downloads
 
+    info = data.results.info
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    page = build_page(data, model)
-    page.launch(
-        server_name=args.host, server_port=args.port, theme=theme, quiet=False, footer_links=[]
+    build.build_page(data, model).launch(
+        server_name=args.host,
+        server_port=args.port,
+        theme=theme,
+        css=build.stylesheet(),
+        head=build.head(),
+        footer_links=["api"],
+        app_kwargs={"routes": downloads.routes(build.make_views(data), info.label or info.suite)},
     )
 
 

@@ -64,6 +64,26 @@ class RunPaths:
         return self.results / "token_audit.json"
 
     @property
+    def token_pieces(self) -> Path:
+        return self.results / "token_pieces.json"
+
+    @property
+    def behaviour(self) -> Path:
+        return self.results / "behaviour.csv"
+
+    @property
+    def logit_lens(self) -> Path:
+        return self.results / "logit_lens.csv"
+
+    @property
+    def concept_patching(self) -> Path:
+        return self.results / "concept_patching.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.results / "report.html"
+
+    @property
     def published(self) -> Path:
         return self.results / "published_reanalysis.json"
 

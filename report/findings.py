@@ -14,8 +14,9 @@ from aya_probes.results.curves import (
     RAW,
     WITHIN_CATEGORY,
 )
+from aya_probes.results.whole_run import Run, load_run
 from aya_probes.run_folder import RunPaths
-from tables_alignment import Run, interval, load_run, markdown
+from tables_alignment import interval, markdown
 from tables_contrasts import sources, verdicts
 
 LAST = "last"  # the published study's pooling

@@ -16,8 +16,9 @@ from aya_probes.results.curves import (
     RAW,
 )
 from aya_probes.results.tables import Contrast
+from aya_probes.results.whole_run import Run, load_run
 from aya_probes.run_folder import RunPaths
-from tables_alignment import FLORES_RUN, Run, load_run, markdown, number
+from tables_alignment import FLORES_RUN, markdown, number
 
 CORPORA = {"cldr": "CLDR names", "flores": "FLORES sentences"}
 WHAT = {PARALLEL_ALIGNMENT: "A", PARALLEL_RETRIEVAL: "retrieval", PARALLEL_CKA: "CKA"}

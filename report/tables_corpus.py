@@ -11,8 +11,9 @@ from aya_probes.results.curves import (
     PARALLEL_RETRIEVAL,
     RAW,
 )
+from aya_probes.results.whole_run import Run, load_run
 from aya_probes.run_folder import RunPaths
-from tables_alignment import FLORES_RUN, Run, at_peak, load_run, markdown
+from tables_alignment import FLORES_RUN, at_peak, markdown
 
 
 def parallel(paths: RunPaths) -> str:

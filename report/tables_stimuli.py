@@ -16,8 +16,9 @@ from aya_probes.perturbations import Perturbation
 from aya_probes.results import failures as results
 from aya_probes.results.curves import CONCEPT, NO_LENGTH, PRIMARY, RAW, SENTENCE
 from aya_probes.results.failures import CategoryTest
+from aya_probes.results.whole_run import ALPHA, Run, load_run
 from aya_probes.run_folder import RunPaths
-from tables_alignment import ALPHA, SHORT, Run, at_peak, load_run, markdown, number
+from tables_alignment import SHORT, at_peak, markdown, number
 
 REVIEW = project.ROOT / "data" / "stimuli_review.csv"
 EARLIER = project.ROOT / "docs" / "earlier_stimuli.json"
