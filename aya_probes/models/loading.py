@@ -223,7 +223,7 @@ def _read_config(variant: Variant, source: Source) -> Any:
     return AutoConfig.from_pretrained(source.location, **checkpoints.LOCAL)
 
 
-def _read_tokenizer(variant: Variant, source: Source) -> Any:
+def read_tokenizer(variant: Variant, source: Source) -> Any:
     """Load the tokenizer of the folder, or else the one that the GGUF file describes."""
     if not variant.gguf:
         return sentencepieces.load_tokenizer(Path(source.location), _name(variant))
@@ -242,7 +242,7 @@ def load_variant(
     model: the library would fill gaps with random weights.
     """
     with model_errors(variant, source):
-        tokenizer = _read_tokenizer(variant, source)
+        tokenizer = read_tokenizer(variant, source)
         if variant.role == "untrained":
             config = _read_config(variant, source)
             torch.manual_seed(variant.seed)
