@@ -111,7 +111,11 @@ def test_a_region_is_established_only_beyond_the_seeds(run: Run) -> None:
 
     def verdict(changed: Run) -> str:
         found = variants.region(changed).statements
-        return next(s.verdict for s in found if s.text.startswith(f"{won.contrast} on concepts"))
+        return next(
+            s.verdict
+            for s in found
+            if s.text.startswith(f"{won.contrast.replace(' - ', ' − ')} on concepts")
+        )
 
     assert verdict(run) == ESTABLISHED
     missed = dataclasses.replace(won, p_holm=0.2)

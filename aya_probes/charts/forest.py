@@ -52,7 +52,7 @@ def draw(panel: ForestPanel, between: tuple[float, float]) -> str:
     x = Scale(*between, LEFT, svg.WIDTH - RIGHT)
     bottom = TOP + ROW * len(panel.effects)
     parts = []
-    for value in svg.ticks(*between, 3):
+    for value in svg.ticks(*between, 4):
         at = number(x(value))
         parts.append(tag("line", x1=at, x2=at, y1=TOP, y2=bottom, class_="grid"))
         parts.append(label(x(value), bottom + 14, svg.tick_text(value), "faint", "middle"))

@@ -170,7 +170,6 @@ def _line(line: Line, x: Scale, y: Scale) -> str:
 def _marks(marks: Marks, x: Scale, y: Scale) -> str:
     parts = []
     named = ((marks.commitment, "C"), (marks.peak, "P"), (marks.release, "R"))
-    level = {name: 0 for _, name in named}
     for layer, name in named:
         if layer is None or layer < 0:
             continue
@@ -186,7 +185,7 @@ def _marks(marks: Marks, x: Scale, y: Scale) -> str:
                 stroke_dasharray="1 3",
             )
         )
-        parts.append(label(x(layer), TOP - 3 + level[name], name, "", "middle"))
+        parts.append(label(x(layer) + 2, TOP + 9, name))
     return "".join(parts)
 
 

@@ -22,6 +22,7 @@ from aya_probes.results.curves import (
     CONCEPT,
     COSINE,
     PARALLEL_ALIGNMENT,
+    RAW,
 )
 from aya_probes.results.failures import CategoryTest
 from aya_probes.results.tables import Contrast
@@ -41,6 +42,10 @@ def effect(row: Contrast) -> str:
 def small(value: float) -> str:
     """Return a size with 4 decimals, ``±0.0008``."""
     return "less than 0.0001" if value < 0.0001 else f"±{value:.4f}"
+
+
+def _minus(contrast: str) -> str:
+    return contrast.replace(" - ", " − ")
 
 
 def _n(row: Contrast) -> str:
@@ -71,7 +76,7 @@ def _specificity(run: Run, row: Contrast, what: str) -> Statement:
     beyond = null is None or null.exceeded_by(row)
     verdict = ESTABLISHED if row.established and row.estimate > 0 and beyond else NOT_ESTABLISHED
     text = (
-        f"{row.contrast} on {what}: gain on its languages minus gain on others "
+        f"{_minus(row.contrast)} on {what}: gain on its languages minus gain on others "
         f"{effect(row)}, p (Holm) {p_text(row.p_holm)}."
     )
     if null is None:
@@ -105,14 +110,14 @@ def _gains(contrast: str, rows: Sequence[Contrast], what: str) -> list[Statement
     if not found:
         top = max(rows, key=lambda row: abs(row.estimate))
         text = (
-            f"{contrast} on {what}: no change is shown in any of {len(rows)} languages; largest "
-            f"estimate {names([top.targets])} {effect(top)}."
+            f"{_minus(contrast)} on {what}: no change is shown in any of {len(rows)} languages; "
+            f"largest estimate {names([top.targets])} {effect(top)}."
         )
         return [Statement(NOT_ESTABLISHED, text, _n(top))]
     up = [row for row in found if row.estimate > 0]
     top = max(found, key=lambda row: abs(row.estimate))
     text = (
-        f"{contrast} on {what}: of {len(rows)} languages, {len(up)} gain and "
+        f"{_minus(contrast)} on {what}: of {len(rows)} languages, {len(up)} gain and "
         f"{len(found) - len(up)} lose; largest change {names([top.targets])} {effect(top)}, "
         f"p (Holm) {p_text(top.p_holm)}."
     )
@@ -141,8 +146,8 @@ def untrained(run: Run) -> Finding | None:
     if up:
         top = max(up, key=lambda row: row.estimate)
         text = (
-            f"{top.contrast}: more alignment in {len(up)} of {len(rows)} languages; most in "
-            f"{names([top.targets])}, {effect(top)}."
+            f"{_minus(top.contrast)}: more alignment in {len(up)} of {len(rows)} languages; most "
+            f"in {names([top.targets])}, {effect(top)}."
         )
         statements.append(Statement(ESTABLISHED, text, _n(top)))
     if rest:
@@ -154,7 +159,8 @@ def robust(run: Run) -> Finding:
     """Does the answer depend on standardising the vectors?"""
     found = run.results.disagreements
     question = "Does the answer depend on how vectors are scaled?"
-    settings = {"measure": [CONCEPT + "_raw"]}
+    measure = CONCEPT if run.results.info.concepts else PARALLEL_ALIGNMENT
+    settings = {"measure": [measure + RAW]}
     if not found:
         text = "Standardised and raw vectors agree on every test of this run."
         return Finding(question, [Statement(DESCRIBED, text)], "curves", settings)

@@ -46,6 +46,7 @@ VIEWS = (
     about.make,
 )
 FOLDER = Path(__file__).parent
+SEEN = 3  # controls that are shown at once
 MANY_CHOICES = 12  # more are chosen from a list instead of boxes
 
 
@@ -69,7 +70,7 @@ def build_page(data: PageData, model: PairModel | None) -> gr.Blocks:
     views = make_views(data)
     with gr.Blocks(title="aya-cross-lingual-probes", analytics_enabled=False) as page:
         gr.HTML(_heading(data), js_on_load=None)
-        with gr.Tabs(selected=views[0].name) as tabs:
+        with gr.Tabs(selected=views[0].name, overflow_behavior="wrap") as tabs:
             built = [_Tab(view) for view in views]
             if model is not None:
                 from aya_probes.page.pair_tab import build_pair_tab
@@ -98,8 +99,7 @@ class _Tab:
         self.view = view
         with gr.Tab(view.title, id=view.name) as self.tab:
             gr.HTML(f'<p class="sentence">{escape(view.sentence)}</p>', js_on_load=None)
-            with gr.Row(elem_classes="controls"):
-                self.controls = [_component(control) for control in view.controls]
+            self.controls = _components(view.controls)
             first = (
                 self.draw(*(_value(c, c.value) for c in view.controls)) if not view.controls else ""
             )
@@ -123,6 +123,19 @@ def draw(view: View, given: dict[str, list[str]]) -> str:
         return render(view, given)
     except StudyError as error:
         return html.message(str(error))
+
+
+def _components(controls: Sequence[Control]) -> list[Any]:
+    """Return the components of a view's controls; those beyond ``SEEN`` can be unfolded."""
+    first, more = controls[:SEEN], controls[SEEN:]
+    found = []
+    if first:
+        with gr.Row():
+            found += [_component(control) for control in first]
+    if more:
+        with gr.Accordion("More settings", open=False), gr.Row():
+            found += [_component(control) for control in more]
+    return found
 
 
 def _component(control: Control) -> Any:

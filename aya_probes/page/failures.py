@@ -95,7 +95,7 @@ def _case(case: FailureCase) -> str:
     """Return a text that opens to show its parent beside it."""
     parent, text = html.beside(case.parent, case.input)
     head = (
-        f'<span class="what">{escape(case.category)}</span> '
+        f'<span class="what">{escape(case.category)}</span> · '
         f"{escape(figures.language_name(case.language))} · {escape(case.variant)} · "
         f"{_signed(case.delta)} [{_signed(case.lower)}, {_signed(case.upper)}] · "
         f"{escape(case.verdict.replace('_', ' '))}"
