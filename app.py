@@ -1,9 +1,10 @@
-"""Browse the results in a web page: curves, commitment, failures, tokens and provenance.
+"""Browse the results in a web page: findings first, then the view that shows each of them.
 
 ``--demo`` only reads saved results: it needs no torch and makes no outbound request. Without it,
-one more tab computes the curve of a sentence pair that the user types, with the suite's model.
+one more tab reads sentences that the visitor types, with the suite's models, and places them among
+the run's own pairs. Where no flags can be given, AYA_PROBES_PAGE holds them (docs/space.md).
 
-Reads:  results/, p1_edge_cases.json (and data/stimulus_manifest.json without --demo)
+Reads:  results/ (and, without --demo, data/stimulus_manifest.json and activations/)
 Writes: nothing
 
     uv run app.py --demo
@@ -13,10 +14,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import sys
 from collections.abc import Sequence
 
 from aya_probes import command_line
 from aya_probes.run_folder import RunPaths
+
+FLAGS = "AYA_PROBES_PAGE"  # environment variable with the flags, if none are given
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags and serve; returns the exit code."""
-    args = build_parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    args = build_parser().parse_args(given or shlex.split(os.environ.get(FLAGS, "")))
     return command_line.run_stage("app.py", lambda: run(args))
 
 

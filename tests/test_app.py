@@ -1,4 +1,4 @@
-"""The demo: a real process and a real browser, on results that the pipeline made."""
+"""The page as visitors meet it: a real process, a real browser, and the API."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import pytest
 
 import app
 from aya_probes import errors, project, run_folder
-from aya_probes.page import plots, tabs
-from aya_probes.page.data import load_data
-from aya_probes.page.pair import PairModel
+from aya_probes.page import build, curves, typed
+from aya_probes.page.data import PageData, load_data
+from aya_probes.page.measures import MEASURES, available, on_corpus
+from aya_probes.page.pair import PairModel, TypedPair, read_pairs
+from aya_probes.page.view import complete
 
 CHROMIUM = Path("/usr/bin/chromium")
+needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")
 
 
 def test_missing_results_name_the_command(tmp_path: Path, capsys: Any) -> None:
@@ -29,67 +32,186 @@ def test_missing_results_name_the_command(tmp_path: Path, capsys: Any) -> None:
     assert "uv run concept_alignment.py" in capsys.readouterr().err
 
 
-def test_figures_mark_controls_and_untestable_cells(tiny_run: Path) -> None:
-    data = load_data(run_folder.RunPaths(tiny_run))
-    measure = "raw cosine on the last token (as published)"
-    figure = plots.plot_curves(data.results, "sw", ["base"], measure, plots.ALL_CONCEPTS)
-    names = [trace.name for trace in figure.data]
-    assert "base, mismatched (control)" in names
-    # English and Swahili sentences all end in "."; the last token is the same in both.
-    assert any("untestable" in note.text for note in figure.layout.annotations)
-    matrix = plots.plot_commitment(data.results, data.layers)
-    assert matrix.data[0].y == data.results.info.variants
-
-
 def test_every_measure_of_a_run_is_drawn_from_its_results(tiny_run: Path) -> None:
-    results = load_data(run_folder.RunPaths(tiny_run)).results
-    labels = plots.available(results)
+    data = load_data(run_folder.RunPaths(tiny_run))
+    view = curves.make(data)
     # Five concepts have no shapes and no contrasts, but every measure.
-    assert labels == list(plots.MEASURES)
-    for label in labels:
-        measure = plots.MEASURES[label]
-        figure = plots.plot_curves(results, "hi", ["fire"], label, plots.ALL_CONCEPTS)
-        curve = results.curve(measure.name, "fire", "hi", measure.pooling)
-        assert curve is not None, label
-        assert list(curve.mean) in [list(trace.y) for trace in figure.data], label
-        has_chance = any("chance" in (note.text or "") for note in figure.layout.annotations)
-        assert has_chance == label.startswith("corpus: two-way retrieval")
+    assert available(data.results) == list(MEASURES)
+    for measure in MEASURES:
+        chosen = {"languages": ["hi"], "variants": ["fire"], "measure": [measure]}
+        content = view.show(complete(view, chosen))
+        curve = data.results.curve(measure, "fire", "hi")
+        assert curve is not None, measure
+        assert [row["mean"] for row in content.rows] == [*curve.mean, curve.final_norm], measure
+        assert on_corpus(measure) == measure.startswith("parallel")
 
 
 def test_contrasts_are_chosen_by_family_measure_and_window(tiny_run: Path) -> None:
-    rows = load_data(run_folder.RunPaths(tiny_run)).contrasts
-    table = pd.DataFrame([dataclasses.asdict(row) for row in rows])
-    found = tabs.matching(table, family="region", measure=tabs.ANY, window="middle")
-    wanted = [(r.family, r.window) == ("region", "middle") for r in rows]
-    assert list(found.index) == [n for n, keep in enumerate(wanted) if keep]
-    assert 0 < len(found) < len(table)
-    assert len(tabs.matching(table, family=tabs.ANY)) == len(table)
+    data = load_data(run_folder.RunPaths(tiny_run))
+    view = {v.name: v for v in build.make_views(data)}["differences"]
+    found = view.show(complete(view, {"family": ["region"], "window": ["middle"]})).rows
+    measure = next(c for c in view.controls if c.name == "measure").value[0]
+    wanted = [
+        dataclasses.asdict(r)
+        for r in data.contrasts
+        if (r.family, r.window, r.measure) == ("region", "middle", measure)
+    ]
+    assert list(found) == wanted
+    assert 0 < len(found) < len(data.contrasts)
 
 
-def test_a_typed_pair_of_equal_sentences_has_cosine_one(tiny_run: Path) -> None:
-    model = PairModel(run_folder.RunPaths(tiny_run), "cpu")
-    curve = model.cosine("base", "The eye.", "The eye.")
-    assert len(curve) == 5
-    assert curve == pytest.approx([1.0] * 5, abs=1e-5)
-    with pytest.raises(errors.StudyError, match="both boxes"):
-        model.cosine("base", "The eye.", "  ")
-
-
-def test_demo_imports_no_torch(tiny_run: Path) -> None:
+def test_demo_imports_neither_torch_nor_a_drawing_library(tiny_run: Path) -> None:
     code = (
         "import pathlib, sys\n"
-        "from aya_probes.page import data, tabs\n"
+        "from aya_probes.page import build, data\n"
         "from aya_probes.run_folder import RunPaths\n"
-        f"tabs.build_page(data.load_data(RunPaths(pathlib.Path({str(tiny_run)!r}))), None)\n"
-        "print('torch' in sys.modules)"
+        f"build.build_page(data.load_data(RunPaths(pathlib.Path({str(tiny_run)!r}))), None)\n"
+        "print([m for m in ('torch', 'transformers', 'matplotlib', 'plotly') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "False", done.stderr
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+# --- typed sentences ---------------------------------------------------------------------------
+
+
+def planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two languages whose sentences share half of their variance: ``[sentence, layer, hidden]``."""
+    draw = np.random.default_rng(seed)
+    shared = draw.normal(size=(60, 3, 32))
+    sides = [shared + draw.normal(size=shared.shape) + 5 * draw.normal(size=32) for _ in range(2)]
+    return sides[0], sides[1], np.arange(60)
+
+
+def test_a_planted_translation_is_above_other_meanings_and_noise_is_not() -> None:
+    left, right, meaning = planted()
+    among = typed.reference(left[:50], right[:50], meaning[:50])
+    matched = [typed.place(left[n], right[n], among) for n in range(50, 60)]
+    crossed = [typed.place(left[n], right[n - 5], among) for n in range(55, 60)]
+    assert np.mean([p.percentile.mean() for p in matched]) > 95
+    assert 20 < np.mean([p.percentile.mean() for p in crossed]) < 80
+    assert np.mean([p.alignment for p in matched]) > 0.3
+    assert abs(np.mean([p.alignment for p in crossed])) < 0.15
+
+
+def test_the_percentile_is_the_share_of_mismatched_pairs_below() -> None:
+    left, right, meaning = planted(1)
+    among = typed.reference(left, right, meaning)
+    placed = typed.place(left[0], right[0], among)
+    # Derived a second way: standardise, normalise, and count pair by pair.
+    a, b = ((v - v.mean(0)) / v.std(0) for v in (left.astype(np.float64), right.astype(np.float64)))
+    for layer in range(left.shape[1]):
+        x, y = a[:, layer], b[:, layer]
+        table = (x @ y.T) / np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(y, axis=1))
+        others = [table[i, j] for i in range(60) for j in range(60) if i != j]
+        assert placed.cosine[layer] == pytest.approx(table[0, 0])
+        wanted = 100 * np.mean([v < table[0, 0] for v in others])
+        assert placed.percentile[layer] == pytest.approx(wanted)
+
+
+def test_sentences_about_one_thing_are_no_mismatched_pair() -> None:
+    left, right, _ = planted(2)
+    meaning = np.arange(60) // 3
+    assert len(typed.reference(left, right, meaning).mismatched) == 60 * 57
+    with pytest.raises(ValueError, match="two meanings"):
+        typed.reference(left, right, np.zeros(60))
+    with pytest.raises(ValueError, match="one shape"):
+        typed.reference(left, right[:50], meaning)
+
+
+def test_a_typed_pair_is_placed_among_the_runs_own_pairs(tiny_run: Path) -> None:
+    model = PairModel(run_folder.RunPaths(tiny_run), "cpu")
+    pair = TypedPair("en", "The eye was seen again.", "sw", "Ile jicho ilionekana tena.")
+    found = list(model.compute(pair, ["base", "untrained"]))
+    assert [result.variant for result in found] == ["base", "untrained"]
+    for result in found:
+        assert result.placed.cosine.shape == (5,)
+        known = result.placed.percentile[~np.isnan(result.placed.percentile)]
+        assert ((known >= 0) & (known <= 100)).all()
+        assert all(len(pieces) > 1 for pieces in result.pieces)
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        (TypedPair("en", "The eye.", "sw", "  "), "type a sentence in both boxes"),
+        (TypedPair("en", "The eye.", "xx", "..."), "no language 'xx'"),
+        (TypedPair("en", "The eye.", "sw", "a" * 2001), "2001 characters; at most 2000"),
+        (TypedPair("en", "The eye.", "en", "The ear."), "one language"),
+    ],
+)
+def test_a_pair_that_cannot_be_placed_is_refused_with_the_reason(
+    tiny_run: Path, pair: TypedPair, words: str
+) -> None:
+    model = PairModel(run_folder.RunPaths(tiny_run), "cpu")
+    with pytest.raises(errors.StudyError, match=words):
+        next(model.compute(pair, ["base"]))
+
+
+HEADER = b"language_a,text_a,language_b,text_b\n"
+
+
+def test_pairs_of_a_file_are_read_with_commas_and_line_ends_in_sentences() -> None:
+    content = HEADER + 'en,"A, b\nc",ar,"خد، شت."\n'.encode()
+    assert read_pairs(b"\xef\xbb\xbf" + content) == [TypedPair("en", "A, b\nc", "ar", "خد، شت.")]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a,b\n1,2\n", "the columns are a, b; expected language_a"),
+        (b"", "the columns are none"),
+        (HEADER, "no pair"),
+        (HEADER + b"en,x,sw,y\n" * 21, "21 pairs, at most 20"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"x" * 200_001, "at most 200000"),
+    ],
+)
+def test_a_file_with_other_content_is_refused_with_the_reason(content: bytes, words: str) -> None:
+    with pytest.raises(errors.StudyError, match=words):
+        read_pairs(content)
+
+
+# --- the API -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def committed() -> PageData:
+    return load_data(run_folder.RunPaths())
+
+
+def test_every_view_has_a_named_endpoint_that_returns_its_rows(committed: PageData) -> None:
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    views = {view.name: view for view in build.make_views(committed)}
+    page = build.build_page(committed, None)
+    _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    try:
+        client = Client(address, verbose=False, analytics_enabled=False)
+        named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+        assert set(named) == {f"/{name}" for name in views}
+        chosen = {"languages": ["hi"], "variants": ["base"]}
+        rows = client.predict(**chosen, api_name="/curves")
+        wanted = views["curves"].show(complete(views["curves"], chosen)).rows
+        assert rows == [dict(row) for row in wanted]
+        assert client.predict(api_name="/findings")[0]["verdict"] == "established"
+        with pytest.raises(AppError, match="unknown measure"):
+            client.predict(measure="nonsense", api_name="/curves")
+        assert client.predict(api_name="/findings")  # the server stays up
+    finally:
+        page.close()
+
+
+# --- the browser --------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def served_page(run: Path, *flags: str) -> Iterator[tuple[Any, str, list[str]]]:
-    """Start the real process and open it in Chromium; yields page, address and asked URLs."""
+    """Start the real process and open Chromium; yields a page, the address and what is asked for.
+
+    The last one also gets every message of the console that is an error, as ``error: ...``.
+    """
     from playwright.sync_api import sync_playwright
 
     with socket.socket() as probe:
@@ -109,48 +231,103 @@ def served_page(run: Path, *flags: str) -> Iterator[tuple[Any, str, list[str]]]:
                     args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
                 )
                 page = browser.new_page()
-                page.set_default_timeout(30_000)
-                hosts: list[str] = []
-                page.on("request", lambda request: hosts.append(request.url))
-                page.goto(f"http://127.0.0.1:{port}")
-                yield page, f"http://127.0.0.1:{port}/", hosts
+                page.set_default_timeout(60_000)
+                seen: list[str] = []
+                page.on("request", lambda request: seen.append(request.url))
+                page.on(
+                    "console",
+                    lambda m: seen.append(f"error: {m.text}") if m.type == "error" else None,
+                )
+                page.on("pageerror", lambda error: seen.append(f"error: {error}"))
+                yield page, f"http://127.0.0.1:{port}/", seen
                 browser.close()
         finally:
             server.terminate()
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")
-def test_page_in_a_real_browser_stays_on_loopback(tiny_run: Path) -> None:
+@needs_chromium
+def test_a_visitor_finds_the_numbers_and_the_page_stays_on_loopback() -> None:
     from playwright.sync_api import expect
 
-    with served_page(tiny_run, "--demo") as (page, address, hosts):
-        title = page.locator(".gtitle").first
-        expect(title).to_contain_text("Hindi", timeout=30_000)
-        page.get_by_label("Language").first.click()
-        page.get_by_role("option", name="Swahili").click()
-        expect(title).to_contain_text("Swahili", timeout=30_000)
-        assert page.get_by_role("tab", name="Your own pair").count() == 0
-        page.get_by_role("tab", name="Contrasts").click()
-        cell = page.get_by_role("gridcell", name="fire - global").first
-        expect(cell).to_be_visible(timeout=30_000)
-        page.get_by_role("tab", name="Failures").click()
-        cell = page.get_by_role("gridcell", name="UNICODE_EDGE").first
-        expect(cell).to_be_visible(timeout=30_000)
-    assert [url for url in hosts if not url.startswith((address, "data:", "blob:"))] == []
+    with served_page(project.ROOT, "--demo") as (page, address, seen):
+        page.goto(address)
+        expect(page.get_by_role("heading", name="Is a concept or its category")).to_be_visible()
+        assert page.get_by_role("tab", name="Your sentences").count() == 0
+        # A finding leads to the view that shows it, with its settings.
+        page.get_by_role("link", name="Is it the concept itself").click()
+        expect(page.get_by_role("img", name="Hindi")).to_be_visible()
+        assert "measure=concept_within_category" in page.url
+        # The address follows the settings, and restores them.
+        page.get_by_label("Bengali (bn)").uncheck()
+        expect(page.get_by_role("img", name="Bengali")).to_have_count(0)
+        page.wait_for_url(lambda url: "languages=" in url)
+        page.goto(page.url)
+        expect(page.get_by_role("img", name="Hindi")).to_be_visible()
+        expect(page.get_by_label("Bengali (bn)")).not_to_be_checked()
+        with page.expect_download() as chosen:
+            page.get_by_role("button", name="Charts of Curves as PNG").click()
+        assert Path(chosen.value.path()).read_bytes().startswith(b"\x89PNG")
+        # Keyboard only: tabs by arrow keys.
+        page.get_by_role("tab", name="Curves").focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("img", name="base.").first).to_be_visible()
+        # A link that does not fit is a message, and nothing in it runs.
+        page.goto(f"{address}?view=curves&measure=<img src=x onerror=alert(1)>")
+        expect(page.get_by_role("alert")).to_contain_text("does not fit this run")
+    outside = [s for s in seen if not s.startswith((address, "data:", "blob:"))]
+    assert outside == []
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")
-def test_a_typed_pair_is_computed_in_a_real_browser(tiny_run: Path, capfd: Any) -> None:
+def axe_source() -> str:
+    """Return axe-core's script, or skip: it is an npm package and no dependency of the project."""
+    places = [Path(os.environ.get("AXE_CORE", "node_modules/axe-core/axe.min.js"))]
+    places.append(Path("/usr/share/javascript/axe-core/axe.min.js"))
+    for place in places:
+        if place.is_file():
+            return place.read_text(encoding="utf-8")
+    pytest.skip("needs axe-core: npm pack axe-core, and AXE_CORE=.../axe.min.js")
+
+
+AXE = """async () => {
+  const found = await axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]});
+  return found.violations.map(v => v.id + ": " + v.nodes.slice(0, 3).map(n => n.html).join(" | "));
+}"""
+
+
+@needs_chromium
+@pytest.mark.parametrize(("width", "theme"), [(1200, "light"), (390, "dark")])
+def test_every_view_passes_axe_and_fits_the_window(width: int, theme: str) -> None:
     from playwright.sync_api import expect
 
-    with served_page(tiny_run, "--device", "cpu") as (page, _, _):
-        page.get_by_role("tab", name="Your own pair").click()
-        page.get_by_label("English sentence").fill("The eye was seen again.")
-        button = page.get_by_role("button", name="Compute")
+    script, found = axe_source(), {}
+    with served_page(project.ROOT, "--demo") as (page, address, seen):
+        page.set_viewport_size({"width": width, "height": 900})
+        for name in [view.name for view in build.make_views(load_data(run_folder.RunPaths()))]:
+            page.goto(f"{address}?view={name}&__theme={theme}")
+            expect(page.locator(".view:visible").first).to_be_visible()
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            page.evaluate(script)
+            problems = page.evaluate(AXE) + ([f"{wide} px wide"] if wide > width else [])
+            if problems:
+                found[name] = problems
+    assert found == {}
+    assert [s for s in seen if s.startswith("error: ")] == []
+
+
+@needs_chromium
+def test_typed_sentences_are_computed_in_a_real_browser(tiny_run: Path, capfd: Any) -> None:
+    from playwright.sync_api import expect
+
+    with served_page(tiny_run, "--device", "cpu") as (page, address, _):
+        page.goto(address)
+        page.get_by_role("tab", name="Your sentences").click()
+        page.get_by_label("First sentence").fill("The eye was seen again.")
+        button = page.get_by_role("button", name="Compute", exact=True)
         button.click()
-        expect(page.get_by_text("type a sentence in both boxes")).to_be_visible(timeout=30_000)
-        page.get_by_label("The other sentence").fill("Ile jicho ilionekana tena.")
+        expect(page.get_by_text("type a sentence in both boxes")).to_be_visible()
+        page.get_by_label("Second sentence").fill('<img src=x onerror="alert(1)"> jicho.')
         button.click()
-        drawn = page.locator(".js-plotly-plot:visible .gtitle")
-        expect(drawn).to_contain_text("base", timeout=60_000)
+        expect(page.get_by_role("img", name="untrained.")).to_be_visible(timeout=120_000)
+        assert page.locator(".view img").count() == 0
     assert "Traceback" not in capfd.readouterr().err  # an empty box is a message on the page alone

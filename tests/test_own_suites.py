@@ -19,9 +19,10 @@ import batch_runner
 import build_stimuli
 import pipeline
 from aya_probes import errors, figures, fonts, run_folder, stimuli, suites
-from aya_probes.page import plots, tabs
+from aya_probes.page import build, curves
 from aya_probes.page.data import load_data
 from aya_probes.page.pair import PairModel
+from aya_probes.page.view import complete
 from aya_probes.planted.tiny import save_tiny, write_study
 from aya_probes.results.alignment import load_results
 from aya_probes.results.curves import CONCEPT, SENTENCE
@@ -75,7 +76,7 @@ def run_all(suite: Path, *flags: str) -> run_folder.RunPaths:
     line = ["--suite", str(suite), "--run-dir", str(run), "--limit", "10", "--device", "cpu"]
     assert pipeline.main([*line, *flags]) == 0
     paths = run_folder.RunPaths(run)
-    tabs.build_page(load_data(paths), PairModel(paths, "cpu"))
+    build.build_page(load_data(paths), PairModel(paths, "cpu"))
     return paths
 
 
@@ -133,10 +134,9 @@ def test_tags_with_script_or_region_and_ids_with_hyphens_pass_every_stage(bcp_st
     assert (paths.assets / "alignment_curve_avg_sr-Latn.png").is_file()
     drawn = pd.read_csv(paths.assets / "concept_alignment_heatmap.csv")
     assert set(drawn.language) == {"sr-Latn", "pt-BR"}
-    figure = plots.plot_curves(
-        data.results, "sr-Latn", ["base"], "sentence alignment", plots.ALL_CONCEPTS
-    )
-    assert figure.layout.title.text.startswith("Serbian (Latin)")
+    view = curves.make(data)
+    settings = complete(view, {"languages": ["sr-Latn"], "measure": ["sentence_alignment"]})
+    assert "Serbian (Latin)" in view.show(settings).charts[0]
 
 
 def test_one_wording_per_concept_passes_every_stage(study: Path, capsys: Any) -> None:

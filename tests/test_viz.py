@@ -13,9 +13,10 @@ import pytest
 
 import concept_alignment
 from aya_probes import figures, files, published, records, run_folder, suites
-from aya_probes.page import tabs
+from aya_probes.page import build
 from aya_probes.page.data import load_data
-from aya_probes.page.plots import available
+from aya_probes.page.measures import MEASURES, available
+from aya_probes.page.view import render
 from aya_probes.planted.run import write_activations
 from aya_probes.results import contrasts as chosen
 from aya_probes.results.alignment import load_results
@@ -268,13 +269,10 @@ def test_the_map_draws_base_and_what_a_regional_variant_changes(no_probes: RunPa
 
 def test_the_page_without_probes_offers_the_corpus_alone(no_probes: RunPaths) -> None:
     data = load_data(no_probes)
-    assert all(label.startswith("corpus: ") for label in available(data.results))
-    page = tabs.build_page(data, None)
-    said = [
-        block.value for block in page.blocks.values() if isinstance(getattr(block, "value", 0), str)
-    ]
+    assert all(MEASURES[m].label.startswith("corpus: ") for m in available(data.results))
+    said = [render(view, {}) for view in build.make_views(data)]
     assert any("The suite has no probes" in text for text in said)
-    assert any("No commitment layers" in text for text in said)
+    assert any("so no tokens" in text for text in said)
 
 
 def test_too_few_items_are_said_and_nothing_is_drawn(tmp_path: Path, capsys: Any) -> None:
@@ -290,7 +288,7 @@ def test_too_few_items_are_said_and_nothing_is_drawn(tmp_path: Path, capsys: Any
     paths = draw_all(tmp_path)
     assert capsys.readouterr().out.count("nothing to draw") == len(FIGURES)
     assert not paths.assets.exists()
-    tabs.build_page(load_data(paths), None)
+    assert all(render(view, {}) for view in build.make_views(load_data(paths)))
 
 
 # --- flags and files ----------------------------------------------------------------------------
