@@ -212,8 +212,9 @@ def served_page(run: Path, *flags: str) -> Iterator[tuple[Any, str, list[str]]]:
 
     The last one also gets every message of the console that is an error, as ``error: ...``.
     """
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=60_000)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

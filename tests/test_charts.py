@@ -198,9 +198,9 @@ def contrast(a: str, b: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("theme", [r"\.chart, \.swatch", r"\.dark \.chart"])
+@pytest.mark.parametrize("theme", [r"^\.chart-colours", r"^\.dark \.chart-colours"])
 def test_text_and_lines_stand_out_from_the_ground_in_both_themes(theme: str) -> None:
-    block = re.search(theme + r"[^{]*\{(.*?)\}", svg.stylesheet(), re.DOTALL)
+    block = re.search(theme + r" \{(.*?)\}", svg.stylesheet(), re.DOTALL | re.MULTILINE)
     assert block is not None
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block[1]))
     ground = colours["ground"]

@@ -265,6 +265,15 @@ def test_every_probe_of_a_run_is_cut_into_all_its_tokens(data: PageData) -> None
         assert sum(piece.final for piece in found) == 1
 
 
+def test_boxes_follow_the_direction_of_their_text(views: dict[str, View]) -> None:
+    shown = render(views["tokens"], {})
+    found = re.findall(r'<p class="pieces" dir="(\w+)">', shown)
+    codes = [row["language"] for row in show(views["tokens"])]
+    assert {code for code, way in zip(codes, found, strict=True) if way == "rtl"} == {"ar"}
+    assert html.direction("123 שלום") == "rtl"
+    assert html.direction("...") == "ltr"
+
+
 def test_the_artefact_of_the_final_token_is_flagged(views: dict[str, View]) -> None:
     rows = {row["language"]: row for row in show(views["tokens"])}
     assert not rows["en"]["same_final_token"]

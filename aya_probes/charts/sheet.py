@@ -40,7 +40,7 @@ def join(panels: Sequence[str], title: str, lines: Sequence[str], columns: int =
         "svg",
         style + ground + "".join(parts),
         xmlns="http://www.w3.org/2000/svg",
-        class_="chart sheet",
+        class_="chart chart-colours sheet",
         viewBox=f"0 0 {number(wide)} {number(y + MARGIN)}",
         width=number(wide),
         height=number(y + MARGIN),

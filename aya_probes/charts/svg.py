@@ -108,7 +108,7 @@ def panel(height: float, title: str, description: str, content: str, width: floa
         "svg",
         content,
         xmlns="http://www.w3.org/2000/svg",
-        class_="chart",
+        class_="chart chart-colours",
         viewBox=f"0 0 {number(width)} {number(height)}",
         role="img",
         aria_label=f"{title}. {description}",

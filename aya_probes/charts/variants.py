@@ -89,7 +89,7 @@ def legend(chosen: dict[str, Look], extra: str = "") -> str:
         drawing = tag(
             "svg",
             line + marker(look.shape, 16, 8, "point", 4),
-            class_=f"swatch chart-swatch {look.colour}",
+            class_=f"swatch chart-colours {look.colour}",
             viewBox="0 0 32 16",
             width=32,
             height=16,

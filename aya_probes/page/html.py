@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import difflib
 import io
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,15 @@ def paragraph(text: str, class_: str = "") -> str:
     """Return a paragraph whose direction follows its text."""
     named = f' class="{class_}"' if class_ else ""
     return f'<p dir="auto"{named}>{escape(text)}</p>'
+
+
+def direction(text: str) -> str:
+    """Return rtl or ltr: the direction of the first character that has one."""
+    for char in text:
+        kind = unicodedata.bidirectional(char)
+        if kind in ("L", "R", "AL"):
+            return "ltr" if kind == "L" else "rtl"
+    return "ltr"
 
 
 def message(text: str) -> str:

@@ -3,9 +3,14 @@
   const shown = () =>
     [...document.querySelectorAll(".view")].find((view) => view.offsetParent !== null);
 
+  // Until the view that the address asks for is there, the address is left alone.
+  let asked = new URLSearchParams(location.search).get("view");
+
   const follow = () => {
     const view = shown();
     if (!view || view.dataset.link === undefined) return;
+    if (asked && new URLSearchParams(view.dataset.link).get("view") !== asked) return;
+    asked = null;
     const theme = new URLSearchParams(location.search).get("__theme");
     const link = view.dataset.link + (theme ? `&__theme=${theme}` : "");
     if (link !== location.search) history.replaceState(null, "", link);
@@ -32,11 +37,13 @@
     link.click();
   };
 
+  for (const name of ["pointerdown", "keydown"])
+    document.addEventListener(name, () => { asked = null; }, true);
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("button.png");
     if (button) png(button);
   });
-  document.addEventListener("DOMContentLoaded", () => {
+  const watch = () => {
     document.documentElement.lang = "en";
     let waiting = 0;
     new MutationObserver(() => {
@@ -45,5 +52,7 @@
     }).observe(document.body, {
       subtree: true, childList: true, attributes: true, attributeFilter: ["style", "class"],
     });
-  });
+  };
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", watch);
+  else watch();
 })();

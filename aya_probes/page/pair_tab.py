@@ -60,11 +60,12 @@ def draw(data: PageData, pair: TypedPair, found: Sequence[PairResult]) -> str:
 
 def _pieces(pair: TypedPair, result: PairResult) -> str:
     parts = []
-    for code, pieces in zip((pair.language_a, pair.language_b), result.pieces, strict=True):
+    texts = ((pair.language_a, pair.text_a), (pair.language_b, pair.text_b))
+    for (code, text), pieces in zip(texts, result.pieces, strict=True):
         ids = list(range(len(pieces)))
         probe = {"token_ids": ids, "span_tokens": [], "final_token": ids[-1]}
         named = {str(n): piece for n, piece in enumerate(pieces)}
-        boxes = tokens.draw(tokens.merge(probe, named))
+        boxes = tokens.draw(tokens.merge(probe, named), text)
         parts.append(f"<h3>{escape(figures.language_name(code))}: {len(ids)} tokens</h3>{boxes}")
     return "".join(parts)
 

@@ -66,8 +66,8 @@ def merge(probe: Mapping[str, Any], pieces: Mapping[str, str]) -> list[Piece]:
     ]
 
 
-def draw(found: Sequence[Piece]) -> str:
-    """Return boxes as HTML, in the direction of their text."""
+def draw(found: Sequence[Piece], text: str) -> str:
+    """Return boxes as HTML, in the direction of the whole ``text``."""
     parts = []
     for n, piece in enumerate(found):
         classes = ["piece", f"p{n % COLOURS}"]
@@ -80,7 +80,7 @@ def draw(found: Sequence[Piece]) -> str:
             f'<span class="{" ".join(classes)}" title="{what} {numbers}">'
             f"{escape(shown)}{count}</span>"
         )
-    return f'<p class="pieces" dir="auto">{"".join(parts)}</p>'
+    return f'<p class="pieces" dir="{html.direction(text)}">{"".join(parts)}</p>'
 
 
 def make(data: PageData) -> View:
@@ -102,7 +102,7 @@ def make(data: PageData) -> View:
         "tokens",
         "Tokens",
         "One probe sentence in every language, cut into the tokens that the model reads. Where "
-        "languages share the final token, comparing last tokens compares that token.",
+        "languages share the final token, comparing last tokens compares no meaning.",
         controls if probes else (),
         show,
     )
@@ -160,6 +160,6 @@ def _language(code: str, probe: Mapping[str, Any], found: list[Piece], flags: li
     count = f"{len(probe['token_ids'])} tokens, {len(probe['span_tokens'])} of the concept"
     return (
         f'<article class="probe"><h3>{escape(figures.language_name(code))} '
-        f'<span class="n">{count}</span></h3>{draw(found)}'
+        f'<span class="n">{count}</span></h3>{draw(found, probe["text"])}'
         f"{f'<ul>{notes}</ul>' if notes else ''}</article>"
     )
