@@ -181,8 +181,8 @@ def committed() -> PageData:
 
 
 def test_every_view_has_a_named_endpoint_that_returns_its_rows(committed: PageData) -> None:
-    from gradio_client import Client
-    from gradio_client.exceptions import AppError
+    from gradio_client import Client  # type: ignore[import-untyped]
+    from gradio_client.exceptions import AppError  # type: ignore[import-untyped]
 
     views = {view.name: view for view in build.make_views(committed)}
     page = build.build_page(committed, None)

@@ -21,7 +21,7 @@ import pipeline
 from aya_probes import errors, figures, fonts, run_folder, stimuli, suites
 from aya_probes.page import build, curves
 from aya_probes.page.data import load_data
-from aya_probes.page.pair import PairModel
+from aya_probes.page.pair import PairModel, TypedPair
 from aya_probes.page.view import complete
 from aya_probes.planted.tiny import save_tiny, write_study
 from aya_probes.results.alignment import load_results
@@ -212,8 +212,10 @@ def test_a_typed_sentence_that_is_too_long_is_refused_by_name(tmp_path: Path) ->
     assert build_stimuli.main(line) == 0
     pair = PairModel(paths, "cpu")
     with pytest.raises(errors.StudyError, match=r"second sentence on base: 301 tokens.* takes 256"):
-        pair.cosine("base", "short", "x" * 300)
-    assert len(pair.cosine("base", "short", "x" * 200)) == 5
+        next(pair.compute(TypedPair("en", "short", "hi", "x" * 300), ["base"]))
+    # A sentence that fits needs the run's own pairs to be placed among.
+    with pytest.raises(errors.StudyError, match=r"uv run batch_runner.py"):
+        next(pair.compute(TypedPair("en", "short", "hi", "x" * 200), ["base"]))
 
 
 @pytest.mark.fault("a stimulus longer than the model's positions", "refused before anything is run")

@@ -167,7 +167,7 @@ class _Curves:
 
     def rows(self) -> list[dict[str, object]]:
         """Return the numbers drawn: one row per variant, language and layer."""
-        found = []
+        found: list[dict[str, object]] = []
         for code in self.languages:
             for variant in self.variants:
                 curve = self.curve(variant, code)

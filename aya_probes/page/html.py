@@ -76,7 +76,9 @@ def rows_table(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
     """Return a table of rows with the same columns; a note if there are none."""
     if not rows:
         return paragraph("No rows.")
-    return table([name.replace("_", " ") for name in rows[0]], (r.values() for r in rows), caption)
+    return table(
+        [name.replace("_", " ") for name in rows[0]], (list(r.values()) for r in rows), caption
+    )
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

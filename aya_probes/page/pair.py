@@ -107,12 +107,10 @@ class PairModel:
         """Yield what each variant makes of a pair; StudyError as ``check``, or unreadable text."""
         self.check(pair)
         for variant in variants:
-            among = self._reference(variant, pair.language_a, pair.language_b)
             loaded = self._load(variant)
-            a, b = (
-                self._vectors(loaded, which, text)
-                for which, text in (("first", pair.text_a), ("second", pair.text_b))
-            )
+            a = self._vectors(loaded, f"the first sentence on {variant}", pair.text_a)
+            b = self._vectors(loaded, f"the second sentence on {variant}", pair.text_b)
+            among = self._reference(variant, pair.language_a, pair.language_b)
             pieces = self._pieces(loaded, pair.text_a), self._pieces(loaded, pair.text_b)
             yield PairResult(variant, pieces, place(a, b, among), among)
 
@@ -143,13 +141,13 @@ class PairModel:
             if s.kind == kind and s.language == code
         }
 
-    def _vectors(self, loaded: LoadedModel, which: str, text: str) -> np.ndarray:
+    def _vectors(self, loaded: LoadedModel, name: str, text: str) -> np.ndarray:
         """Return a sentence's vectors, ``[layer, hidden]``."""
         try:
             return residual_vectors(loaded, [text], pooling="content_mean")[0]
         except StudyError as error:
             reason = str(error).removeprefix("text 0: ")
-            raise StudyError(f"the {which} sentence: {reason}") from None
+            raise StudyError(f"{name}: {reason}") from None
 
     def _pieces(self, loaded: LoadedModel, text: str) -> list[str]:
         ids = encode_texts(loaded, [text])[0].token_ids
