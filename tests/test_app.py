@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,12 +17,13 @@ import numpy as np
 import pytest
 
 import app
-from aya_probes import errors, project, run_folder
+from aya_probes import errors, files, project, run_folder
 from aya_probes.page import build, curves, typed
 from aya_probes.page.data import PageData, load_data
 from aya_probes.page.measures import MEASURES, available, on_corpus
 from aya_probes.page.pair import PairModel, TypedPair, read_pairs
-from aya_probes.page.view import complete
+from aya_probes.page.view import complete, render
+from tools import token_pieces
 
 CHROMIUM = Path("/usr/bin/chromium")
 needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")
@@ -70,6 +72,28 @@ def test_demo_imports_neither_torch_nor_a_drawing_library(tiny_run: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_text_of_every_token_is_saved_and_shown(
+    tiny_run: Path, tiny_suite: Path, tmp_path: Path, capsys: Any
+) -> None:
+    paths = run_folder.RunPaths(tmp_path)
+    shutil.copytree(tiny_run / "results", paths.results)
+    before = load_data(paths)
+    assert before.pieces == {}
+    assert "uv run tools/token_pieces.py" in shown_tokens(before)
+    flags = ["--run-dir", str(tmp_path), "--suite", str(tiny_suite)]
+    assert token_pieces.main(flags) == 0
+    assert capsys.readouterr().out.strip() == str(paths.token_pieces)
+    after = load_data(paths)
+    used = {n for probe in after.tokens["probes"].values() for n in probe["token_ids"]}
+    assert after.pieces.keys() == {str(n) for n in used}
+    assert "token_pieces" not in shown_tokens(after)
+    assert files.matches_sum(paths.token_pieces)
+
+
+def shown_tokens(data: PageData) -> str:
+    return render({v.name: v for v in build.make_views(data)}["tokens"], {})
 
 
 # --- typed sentences ---------------------------------------------------------------------------
