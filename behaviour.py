@@ -5,7 +5,9 @@ pivot sentences a text means. A language that the reference variant does not com
 is marked as untestable.
 
 Reads:  data/stimulus_manifest.json, data/behaviour_frames.toml
-Writes: activations/<variant>/behaviour.json, results/behaviour.csv, results/behaviour_summary.csv
+Writes: activations/<variant>/behaviour.{json,safetensors}, results/behaviour.csv,
+        results/behaviour_summary.csv; with --sample whole also results/behaviour_tests.csv and
+        results/behaviour_cases.csv
 
     uv run behaviour.py
     uv run behaviour.py --sample whole --device cuda
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     from aya_probes import model_stage, run_folder, stimuli
-    from aya_probes.behaviour import frames, measure, sampling, summary
+    from aya_probes.behaviour import cases, frames, measure, sampling, summary
     from aya_probes.behaviour import run as analysis
 
     paths = RunPaths(args.run_dir)
@@ -79,6 +81,11 @@ def _run(args: argparse.Namespace) -> None:
         print("note: comprehension was not asked: it needs probes of at least 5 concepts")
     elif untestable:
         print(f"untestable (not above chance on {found.reference}): {', '.join(untestable)}")
+    if found.cases:
+        chosen, short = cases.choose_cases(found.cases)
+        print(f"{len(chosen)} confirmed cases and controls of {len(found.cases)} perturbed texts")
+        for line in short:
+            print(f"note: {line}")
     print(f"{len(found.rows)} rows in {paths.behaviour}, {len(found.summary)} in its summary")
 
 

@@ -108,6 +108,14 @@ class RunPaths:
         return self.results / "behaviour_summary.csv"
 
     @property
+    def behaviour_tests(self) -> Path:
+        return self.results / "behaviour_tests.csv"
+
+    @property
+    def behaviour_cases(self) -> Path:
+        return self.results / "behaviour_cases.csv"
+
+    @property
     def edge_cases(self) -> Path:
         return self.run_dir / "p1_edge_cases.json"
 

@@ -35,6 +35,8 @@ KINDS: dict[str, type[Any]] = {
     "borrowed_words": failures.BorrowedWords,
     "behaviour": behaviour.Behaviour,
     "behaviour_summary": behaviour.BehaviourSummary,
+    "loss_test": behaviour.LossTest,
+    "case_decision": behaviour.CaseDecision,
     "edge_case_file": failures.EdgeCaseFile,
     "edge_case": failures.EdgeCase,
     "evidence": failures.Evidence,

@@ -231,7 +231,8 @@ def test_a_question_is_the_conditional_likelihood_of_each_candidate(llama: Loade
 def test_the_largest_pmi_is_chosen_and_ties_share_the_credit() -> None:
     question = make_question()
     given = [np.array([-2.0, -1.0]), *(np.array([-n]) for n in (4.0, 5.0, 6.0, 7.0))]
-    row = measure.comprehension_row(question, given, [-8.0, -9.0, -6.0, -7.0, -8.0], "base")
+    pmi = measure.pmi_of(given, [-8.0, -9.0, -6.0, -7.0, -8.0])
+    row = measure.comprehension_row(question, given[0], pmi, "base")
     assert (row.pmi, row.lead) == (5.0, 0.0)
     assert row.margin == pytest.approx(5 - (5 + 1 + 1 + 1) / 4)
     assert (row.correct, row.choice, row.chance) == (0.5, "C01+C02", 0.2)
@@ -279,7 +280,8 @@ def plant(
                 given = [np.array([liked[c] + rng.normal(0, 0.1)]) for c in order]
                 given[0] = given[0] + signal
                 question = Question(text, frame, "en", tuple(choice))
-                rows.append(measure.comprehension_row(question, given, [0.0] * 5, variant))
+                pmi = measure.pmi_of(given, [0.0] * 5)
+                rows.append(measure.comprehension_row(question, given[0], pmi, variant))
     return rows, {"en": groups}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from aya_probes import suites
-from aya_probes.behaviour import run, scoring
+from aya_probes.behaviour import contrasts, run, scoring
 from aya_probes.behaviour.frames import Frame, frames_digest
 from aya_probes.behaviour.sampling import Question, Sample, choose_questions, choose_texts
 from aya_probes.behaviour.scoring import Scores, Tree
@@ -58,24 +58,20 @@ class BehaviourStage:
         texts = choose_texts(manifest, self.sample)
         asked = {s.stimulus_id: s for question in questions for s in question.candidates}
         alone = {s.stimulus_id: s for s in texts} | asked
-        trees = [text_tree(loaded, s.text, s.stimulus_id) for s in alone.values()]
-        prompts = [question_tree(loaded, question) for question in questions]
         try:
+            trees = [text_tree(loaded, s.text, s.stimulus_id) for s in alone.values()]
+            prompts = [question_tree(loaded, question) for question in questions]
             scores = score_all(loaded, [*trees, *prompts], inputs.announce, inputs.progress)
         except StudyError as error:
             raise StudyError(f"variant {variant}: stimulus {error}") from None
         found = dict(zip(alone, scores, strict=False))
         rows = [surprisal_row(s, found[s.stimulus_id][0], variant) for s in texts]
-        rows += [
-            comprehension_row(
-                question,
-                branches,
-                [float(found[c.stimulus_id][0].sum()) for c in question.candidates],
-                variant,
-            )
-            for question, branches in zip(questions, scores[len(trees) :], strict=True)
-        ]
-        return Measured([vars(row) for row in rows])
+        prior = {name: float(values[0].sum()) for name, values in found.items()}
+        pmi = []
+        for question, branches in zip(questions, scores[len(trees) :], strict=True):
+            pmi.append(pmi_of(branches, [prior[c.stimulus_id] for c in question.candidates]))
+            rows.append(comprehension_row(question, branches[0], pmi[-1], variant))
+        return Measured([vars(row) for row in rows], contrasts.pack_pmi(pmi))
 
 
 def score_all(
@@ -172,22 +168,29 @@ def surprisal_row(text: Stimulus, values: np.ndarray, variant: str) -> Behaviour
     return _row(text, SURPRISAL, -float(values.sum()), len(values), text, variant=variant)
 
 
-def comprehension_row(
-    question: Question, branches: Scores, unconditional: Sequence[float], variant: str
-) -> Behaviour:
-    """Return the row of a question, right sentence first.
+def pmi_of(branches: Scores, unconditional: Sequence[float]) -> np.ndarray:
+    """Return log P(candidate | prompt) − log P(candidate), ``[candidate]``.
 
     ``branches`` holds the log-likelihoods of each candidate's tokens after the prompt, and
     ``unconditional`` the log-likelihood of each as a text of its own.
     """
-    given = np.array([branch.sum() for branch in branches])
-    pmi = given - np.array(unconditional)
+    return np.array([branch.sum() for branch in branches]) - np.array(unconditional)
+
+
+def comprehension_row(
+    question: Question, right: np.ndarray, pmi: np.ndarray, variant: str
+) -> Behaviour:
+    """Return the row of a question.
+
+    ``right`` holds the log-likelihoods of the right sentence's tokens after the prompt, and
+    ``pmi [candidate]`` that of all candidates, the right one first.
+    """
     best = np.isclose(pmi, pmi.max(), rtol=0, atol=1e-9)
     return _row(
         question.text,
         COMPREHENSION,
-        -float(given[0]),
-        len(branches[0]),
+        -float(right.sum()),
+        len(right),
         question.candidates[0],
         variant=variant,
         target=question.target,

@@ -1,7 +1,8 @@
 """What behaviour.py writes: how well each variant predicts and understands texts (ADR-019).
 
 results/behaviour.csv has one ``Behaviour`` per row, and results/behaviour_summary.csv one
-``BehaviourSummary`` per row.
+``BehaviourSummary`` per row. After the sample ``whole`` there are results/behaviour_tests.csv, of
+``LossTest``, and results/behaviour_cases.csv, of ``CaseDecision``.
 """
 
 from __future__ import annotations
@@ -111,6 +112,77 @@ class BehaviourSummary:
     empty."""
 
 
+@dataclass(frozen=True)
+class LossTest:
+    """A row of results/behaviour_tests.csv: a category in one language on one variant.
+
+    The loss of a text is the margin of its parent minus its own, in nats. excess is the loss on the
+    variant minus the loss on the reference.
+    """
+
+    __pydantic_config__ = records.STRICT
+
+    category: str
+    """Category that the texts were made for."""
+    language: str
+    """Language of the parents (BCP-47)."""
+    variant: str
+    """Variant measured."""
+    reference_variant: str
+    """Variant that it is compared with: the control variant, or base."""
+    target: str
+    """Language of the candidates."""
+    n: int
+    """Number of texts."""
+    parents: int
+    """Number of parents, over which the test is made."""
+    mean_loss: float | None
+    """Mean loss on the variant; empty where the language is untestable."""
+    mean_excess: float | None
+    """Mean excess: positive where the change costs the variant more than the reference."""
+    lower: float | None
+    """Lower end of the 95% bootstrap interval of mean_excess over parents."""
+    upper: float | None
+    """Upper end of that interval."""
+    lowest_frame: float | None
+    """Smallest mean excess in a single frame."""
+    highest_frame: float | None
+    """Largest mean excess in a single frame."""
+    p: float | None
+    """Two-sided sign-flip p-value of mean_excess; empty for fewer than 20 parents."""
+    p_holm: float | None
+    """p, corrected over all rows (Holm)."""
+    status: str
+    """Empty, or `untestable (accuracy x, chance y)`."""
+
+
+@dataclass(frozen=True)
+class CaseDecision:
+    """A row of results/behaviour_cases.csv: which variant understands a perturbed text."""
+
+    __pydantic_config__ = records.STRICT
+
+    stimulus_id: str
+    """Id of the perturbed text."""
+    item_id: str
+    """Id of the concept."""
+    language: str
+    """Language of its parent (BCP-47)."""
+    category: str
+    """Category that it was made for."""
+    expected_variant: str
+    """Variant with the highest level."""
+    acceptable_variants: str
+    """All variants that are not proven worse, joined by +."""
+    level: float
+    """Mean margin of the expected variant over frames, in nats."""
+    status: str
+    """confirmed, control (confirmed, and the expected variant was tuned for the language), tie (no
+    variant is worse in every frame), or unconfirmed."""
+    reason: str
+    """Why the text is a tie or unconfirmed; empty otherwise."""
+
+
 def save_behaviour(path: Path, rows: Sequence[Behaviour]) -> None:
     """Write results/behaviour.csv."""
     records.save_table(path, Behaviour, rows)
@@ -129,3 +201,23 @@ def save_summary(path: Path, rows: Sequence[BehaviourSummary]) -> None:
 def load_summary(path: Path) -> list[BehaviourSummary]:
     """Load results/behaviour_summary.csv; raises StudyError naming file, line and column."""
     return records.load_table(BehaviourSummary, path, MAKE_BEHAVIOUR)
+
+
+def save_tests(path: Path, rows: Sequence[LossTest]) -> None:
+    """Write results/behaviour_tests.csv."""
+    records.save_table(path, LossTest, rows)
+
+
+def load_tests(path: Path) -> list[LossTest]:
+    """Load results/behaviour_tests.csv; raises StudyError naming file, line and column."""
+    return records.load_table(LossTest, path, MAKE_BEHAVIOUR)
+
+
+def save_cases(path: Path, rows: Sequence[CaseDecision]) -> None:
+    """Write results/behaviour_cases.csv."""
+    records.save_table(path, CaseDecision, rows)
+
+
+def load_cases(path: Path) -> list[CaseDecision]:
+    """Load results/behaviour_cases.csv; raises StudyError naming file, line and column."""
+    return records.load_table(CaseDecision, path, MAKE_BEHAVIOUR)
