@@ -30,6 +30,19 @@ def test_what_the_extraction_benchmark_times_equals_float64_forwards(tmp_path: P
     assert all(way["cpu_s"]["median"] > 0 for way in case["ways"].values())
 
 
+def test_what_the_likelihood_benchmark_times_is_the_librarys_own_loss(tmp_path: Path) -> None:
+    out = tmp_path / "likelihoods.json"
+    line = [sys.executable, str(project.ROOT / "benchmarks" / "likelihoods.py"), "--quick"]
+    done = subprocess.run([*line, "--out", str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    cases = json.loads(out.read_text(encoding="utf-8"))["cases"]
+    assert set(cases) == {"surprisal", "comprehension"}
+    for case in cases.values():
+        assert case["way"] == "packed"
+        assert case["largest_difference_nats"] < 1e-3
+        assert case["ratio"]["median"] > 0
+
+
 def sweep(out: Path, *flags: str) -> dict[str, dict[str, Any]]:
     """Run the sweep over model types; returns what it found, by type."""
     line = [sys.executable, str(project.ROOT / "benchmarks" / "architectures.py"), *flags]
