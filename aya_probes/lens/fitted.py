@@ -57,7 +57,7 @@ def corpus_states(loaded: LoadedModel, manifest: Manifest) -> tuple[torch.Tensor
     """Return vectors of corpus tokens ``[token, layer, hidden]`` and the number of each one's item.
 
     Items of the corpus are taken in every language, until there are enough tokens. Special tokens
-    are left out. Raises StudyError for a run without enough text.
+    and closing punctuation are left out. Raises StudyError for a run without enough text.
     """
     wanted = min(MOST_TOKENS, max(LEAST_TOKENS, TOKENS_PER_DIMENSION * loaded.hidden_size))
     items: dict[str, list[str]] = {}
@@ -70,12 +70,8 @@ def corpus_states(loaded: LoadedModel, manifest: Manifest) -> tuple[torch.Tensor
         if count >= wanted:
             break
         for encoded in encode_texts(loaded, texts):
-            mask = loaded.tokenizer.get_special_tokens_mask(
-                encoded.token_ids, already_has_special_tokens=True
-            )
-            real = [n for n, special in enumerate(mask) if not special]
-            chosen.append((number, encoded.token_ids, real))
-            count += len(real)
+            chosen.append((number, encoded.token_ids, encoded.content))
+            count += len(encoded.content)
     if len({number for number, *_ in chosen}) < HELD_OUT:
         raise StudyError(
             f"the run's parallel corpus has {len(items)} items, and a fitted lens needs "
@@ -87,9 +83,9 @@ def corpus_states(loaded: LoadedModel, manifest: Manifest) -> tuple[torch.Tensor
         with residuals.capture(loaded, lambda hidden: hidden.float().cpu()) as layers:
             residuals.forward(loaded, ids)
         found = torch.stack([layers[n] for n in range(loaded.n_blocks + 1)], dim=2)
-        for row, (number, _, real) in enumerate(batch):
-            states.append(found[row, real])
-            owners += [number] * len(real)
+        for row, (number, _, content) in enumerate(batch):
+            states.append(found[row, content])
+            owners += [number] * len(content)
     return torch.cat(states), torch.tensor(owners)
 
 

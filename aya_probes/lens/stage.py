@@ -122,6 +122,7 @@ class _Measurement:
             {
                 "kind": "tokens",
                 "languages": list(self._firsts.languages),
+                "concepts": list(self._firsts.concepts),
                 "usable": {a: self._firsts.usable(a) for a in self._firsts.languages},
                 "shared_language": dict(self._firsts.shared_language),
                 "shared_concept": dict(self._firsts.shared_concept),

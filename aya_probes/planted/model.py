@@ -103,14 +103,16 @@ def model(share: int, release: int, seed: int = 0) -> Any:
         for block in decoder.layers:
             block.self_attn.o_proj.weight.zero_()
             block.mlp.down_proj.weight.zero_()
-        _write(decoder.layers[share - 1].mlp, tokens[ids], SHARED_LENGTH * shared, cosine=1.0)
+        write_values(decoder.layers[share - 1].mlp, tokens[ids], SHARED_LENGTH * shared, cosine=1.0)
         # By then a token's vector is token + SHARED_LENGTH · concept.
         seen = SHARED_LENGTH / float(np.hypot(1, SHARED_LENGTH))
-        _write(decoder.layers[release - 1].mlp, concepts, -SHARED_LENGTH * concepts, cosine=seen)
+        write_values(
+            decoder.layers[release - 1].mlp, concepts, -SHARED_LENGTH * concepts, cosine=seen
+        )
     return planted
 
 
-def _write(mlp: Any, keys: Any, values: Any, *, cosine: float) -> None:
+def write_values(mlp: Any, keys: Any, values: Any, *, cosine: float) -> None:
     """Make an MLP add values[n] where the direction of its input has ``cosine`` with keys[n]."""
     scale = GATE / HIDDEN**0.5  # a normed input has length √h
     drive = torch.tensor(GATE * cosine)
