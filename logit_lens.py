@@ -23,6 +23,7 @@ from aya_probes import command_line, prompts, signals
 from aya_probes.run_folder import RunPaths
 
 PROG = "logit_lens.py"
+N_DRAWS = 2_000  # every cell and lens takes tens of tests
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,9 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--n-permutations",
         type=command_line.positive_int,
-        default=10_000,
+        default=N_DRAWS,
         metavar="B",
-        help="number of permutations and of bootstrap resamples (default 10000)",
+        help=f"number of permutations and of bootstrap resamples (default {N_DRAWS})",
     )
     parser.add_argument(
         "--analyse-only", action="store_true", help="run no model: analyse what was measured"

@@ -10,7 +10,8 @@ largest statistic over layers (Westfall & Young 1993), as everywhere in the stud
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +51,7 @@ class Tested:
         """Mean over concepts by layer."""
         return np.asarray(self.values.mean(-1))
 
-    @property
+    @functools.cached_property
     def p(self) -> np.ndarray:
         """One-sided p-values by layer, max-T over layers 1..L; layer 0 has its own."""
         return self.null.p()[0]
@@ -60,13 +61,28 @@ class Tested:
         return inference.expanded_interval(self.values, weights)
 
 
-def compare_concepts(matrix: np.ndarray, kept: np.ndarray, orders: np.ndarray) -> Tested | None:
-    """Test ``matrix [layer, n, n]`` on the concepts ``kept``; None for fewer than 8 of them."""
-    if kept.sum() < LEAST_CONCEPTS:
-        return None
-    part = matrix[:, kept][:, :, kept]
-    null = inference.permutation_null(part[None], inference.induced(orders, kept))
-    return Tested(kept, specific(part), null)
+Case = tuple[np.ndarray, np.ndarray]  # matrix [layer, n, n], and which concepts are kept [n]
+
+
+def compare_concepts(cases: Mapping[str, Case], orders: np.ndarray) -> dict[str, Tested]:
+    """Test matrices on the concepts that each keeps; those with fewer than 8 are left out.
+
+    Matrices that keep the same concepts share the draws' products, which is most of the work.
+    """
+    groups: dict[bytes, list[str]] = {}
+    for name, (_, kept) in cases.items():
+        if kept.sum() >= LEAST_CONCEPTS:
+            groups.setdefault(kept.tobytes(), []).append(name)
+    found = {}
+    for names in groups.values():
+        kept = cases[names[0]][1]
+        parts = np.stack([cases[name][0][:, kept][:, :, kept] for name in names])
+        null = inference.permutation_null(parts, inference.induced(orders, kept))
+        for n, name in enumerate(names):
+            own = slice(n, n + 1)
+            single = inference.Null(null.observed[own], null.first[own], null.largest[own])
+            found[name] = Tested(kept, specific(parts[n]), single)
+    return found
 
 
 @dataclass(frozen=True)
@@ -132,24 +148,24 @@ def compare_languages(table: np.ndarray, languages: CellLanguages, orders: np.nd
     """
     by_language = {a: table[:, :, n].swapaxes(0, 1) for n, a in enumerate(languages.names)}
     known = {a: np.isfinite(m).all(axis=(0, 1)) for a, m in by_language.items()}
-    present, leads = {}, {}
-    target = languages.target
+    target, pivot = languages.target, languages.pivot
+    cases: dict[str, Case] = {}
     for name, matrix in by_language.items():
-        if (own := compare_concepts(matrix, known[name], orders)) is not None:
-            present[name] = own
-        both = known[name] & known[target]
-        if name != target and (
-            lead := compare_concepts(matrix - by_language[target], both, orders)
-        ):
-            leads[name] = lead
-    over_others = None
-    if languages.pivot not in (languages.source, target) and languages.others:
+        cases[f"present {name}"] = (matrix, known[name])
+        if name != target:
+            cases[f"lead {name}"] = (matrix - by_language[target], known[name] & known[target])
+    if pivot not in (languages.source, target) and languages.others:
         stack = np.stack([by_language[a] for a in languages.others])
-        some = np.isfinite(stack).any(axis=0)
-        mean = np.where(some, np.nansum(stack, axis=0) / np.isfinite(stack).sum(0).clip(1), np.nan)
-        both = known[languages.pivot] & some.all(axis=(0, 1))
-        over_others = compare_concepts(by_language[languages.pivot] - mean, both, orders)
-    return LensTests(present, leads, over_others)
+        counts = np.isfinite(stack).sum(0)
+        mean = np.where(counts > 0, np.nansum(stack, axis=0) / counts.clip(1), np.nan)
+        both = known[pivot] & (counts > 0).all(axis=(0, 1))
+        cases["over others"] = (by_language[pivot] - mean, both)
+    found = compare_concepts(cases, orders)
+    return LensTests(
+        {a: found[f"present {a}"] for a in languages.names if f"present {a}" in found},
+        {a: found[f"lead {a}"] for a in languages.names if f"lead {a}" in found},
+        found.get("over others"),
+    )
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Config:
     """auto, cuda, mps or cpu."""
     dtype: str = "auto"
     """auto, float32 or bf16."""
-    draws: int = 10_000
+    draws: int = 2_000
     """Permutations, and bootstrap resamples."""
     overwrite: bool = False
     """Measure and analyse again what is there."""
