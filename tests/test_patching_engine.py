@@ -97,6 +97,42 @@ def test_every_way_gives_what_hooks_on_one_whole_prompt_give(
     assert (wanted[:, 0] - wanted[:, 1]).abs().max() > 0.1  # the patches do something
 
 
+@pytest.mark.parametrize("kind", sorted(tiny.TINY))
+def test_shared_tokens_are_run_once_and_change_nothing(
+    kind: str, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load(kind)
+    heads = [prompts[3].token_ids[:6], prompts[2].token_ids[:6]]
+    some = [
+        Prompt((*heads[n % 2], *p.token_ids[6:]), p.position, 6)
+        for n, p in enumerate(prompts)
+        if p.position > 6
+    ]
+    plain = [Prompt(p.token_ids, p.position) for p in some]
+    runs: list[tuple[int, ...]] = []
+    forward = engine.run_on
+
+    def counted(model: nn.Module, ids: torch.Tensor, past: Any, **arguments: Any) -> Any:
+        runs.append(tuple(ids.shape))
+        return forward(model, ids, past, **arguments)
+
+    monkeypatch.setattr(engine, "run_on", counted)
+    setup, whole = Setup(loaded), Setup(loaded, "alone")
+    own = engine.capture(setup, some)
+    assert (own - engine.capture(whole, plain)).abs().max() < CLOSE
+    vectors = own.roll(1, 0)[:, None]
+    found = engine.patched(setup, some, vectors, log_p, layers=[0, 2], onward=False)
+    assert runs.count((1, 6)) == 2  # one for each head
+    wanted = engine.patched(whole, plain, vectors, log_p, layers=[0, 2], onward=False)
+    assert (found - wanted).abs().max() < CLOSE
+    free = engine.unpatched(setup, some, log_p) - engine.unpatched(whole, plain, log_p)
+    assert free.abs().max() < CLOSE
+    start = generation.Start(vectors[:, 0], 2, onward=False)
+    assert generation.continue_greedily(setup, some, 2, start) == generation.continue_greedily(
+        whole, plain, 2, start
+    )
+
+
 @pytest.mark.parametrize("way", engine.WAYS)
 @pytest.mark.parametrize("onward", [False, True])
 def test_a_vector_put_where_it_came_from_changes_nothing(

@@ -16,7 +16,7 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -32,6 +32,7 @@ Read = Callable[[torch.Tensor], torch.Tensor]
 """Reduces the logits ``[row, vocabulary]`` of the next token to what is kept, ``[row, ...]``."""
 TOKEN_BUDGET = {"cpu": 512, "mps": 2048, "cuda": 8192}  # tokens computed at once
 KEPT_TOKENS = 16  # tokens whose keys and values are held, per token computed
+KEPT_PREFIXES = 4
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Prompt:
     """Its tokens, special ones included."""
     position: int
     """Where the residual stream is read or replaced, such as the last token of a word."""
+    shared: int = 0
+    """How many of its first tokens other prompts share, such as their shots: run once for all."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a position outside of the prompt."""
@@ -59,6 +62,12 @@ class Setup:
     way: Way = "cached"
     token_budget: int | None = None
     """Tokens computed at once, at most; None: ``TOKEN_BUDGET`` of the device."""
+    prefixes: dict[tuple[int, ...], Any] = field(default_factory=dict, compare=False, repr=False)
+    """Keys and values of the latest shared tokens, by these tokens."""
+
+    def shared(self, prompt: Prompt) -> int:
+        """Return how many first tokens are run once for all prompts that share them."""
+        return min(prompt.shared, prompt.position) if self.way == "cached" else 0
 
     def rows(self, computed: int, held: int) -> int:
         """Return how many rows of so many computed tokens, and held ones, run at once."""
@@ -69,10 +78,12 @@ class Setup:
 
 
 def groups(prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Return the prompts (by number) that can run together: equal in length and position."""
-    found: dict[tuple[int, int], list[int]] = {}
+    """Return the prompts (by number) that can run together: equal in length, position and in the
+    tokens that they share."""
+    found: dict[tuple[tuple[int, ...], int, int], list[int]] = {}
     for number, prompt in enumerate(prompts):
-        found.setdefault((len(prompt.token_ids), prompt.position), []).append(number)
+        key = (prompt.token_ids[: prompt.shared], len(prompt.token_ids), prompt.position)
+        found.setdefault(key, []).append(number)
     return [found[key] for key in sorted(found)]
 
 
@@ -82,31 +93,41 @@ def capture(setup: Setup, prompts: Sequence[Prompt]) -> torch.Tensor:
     float32, on the CPU. The tokens after the position are not run: none of them can be seen there.
     """
     loaded = setup.loaded
-    heads = [Prompt(p.token_ids[: p.position + 1], p.position) for p in prompts]
+    heads = [replace(p, token_ids=p.token_ids[: p.position + 1]) for p in prompts]
     out = torch.empty(len(prompts), loaded.n_blocks + 1, loaded.hidden_size)
     for group in groups(heads):
-        length = len(heads[group[0]].token_ids)
-        size = setup.rows(length, length)
-        for start in range(0, len(group), size):
-            part = group[start : start + size]
+        for part in _parts(setup, heads, group):
+            some = [heads[n] for n in part]
             with residuals.capture(loaded, lambda hidden: hidden[:, -1].float().cpu()) as layers:
-                residuals.forward(loaded, _ids([heads[n].token_ids for n in part], loaded))
+                shared = setup.shared(some[0])
+                past = shared_past(setup, some[0], len(some))
+                layers.clear()  # of the shared tokens
+                run_on(loaded.decoder, _ids([p.token_ids[shared:] for p in some], loaded), past)
             stacked = [layers[layer] for layer in range(loaded.n_blocks + 1)]
             out[torch.tensor(part)] = torch.stack(stacked, dim=1)
     return out
+
+
+def _parts(setup: Setup, prompts: Sequence[Prompt], group: Sequence[int]) -> Iterator[list[int]]:
+    """Yield a group in parts that run at once."""
+    first = prompts[group[0]]
+    length = len(first.token_ids)
+    size = setup.rows(length - setup.shared(first), length)
+    for start in range(0, len(group), size):
+        yield list(group[start : start + size])
 
 
 def unpatched(setup: Setup, prompts: Sequence[Prompt], read: Read) -> torch.Tensor:
     """Return ``read`` of the next-token logits of prompts as they are, ``[prompt, ...]``."""
     found: dict[int, torch.Tensor] = {}
     for group in groups(prompts):
-        length = len(prompts[group[0]].token_ids)
-        size = setup.rows(length, length)
-        for start in range(0, len(group), size):
-            part = group[start : start + size]
+        for part in _parts(setup, prompts, group):
+            some = [prompts[n] for n in part]
+            shared = setup.shared(some[0])
+            ids = _ids([p.token_ids[shared:] for p in some], setup.loaded)
+            past = shared_past(setup, some[0], len(some))
             with torch.inference_mode():
-                ids = _ids([prompts[n].token_ids for n in part], setup.loaded)
-                values = read(_logits(setup.loaded, ids))
+                values = read(_logits(setup.loaded, ids, past))
             found.update(zip(part, values.cpu(), strict=True))
     return torch.stack([found[n] for n in range(len(prompts))])
 
@@ -146,7 +167,7 @@ def patched(
             chosen = torch.stack([vectors[n, c] for n, c in part]).to(loaded.device, loaded.dtype)
             plan = Plan(tuple(layers), onward, chosen, position)
             with torch.inference_mode():
-                values = run(loaded, [prompts[n] for n, _ in part], plan, read)
+                values = run(setup, [prompts[n] for n, _ in part], plan, read)
             cells.update(zip(part, values.cpu(), strict=True))
     rows = [
         torch.stack([cells[n, c] for c in range(vectors.shape[1])]) for n in range(len(prompts))
@@ -176,11 +197,38 @@ def _ids(token_ids: Sequence[Sequence[int]], loaded: LoadedModel) -> torch.Tenso
     return torch.tensor([list(ids) for ids in token_ids], device=loaded.device)
 
 
-def _logits(loaded: LoadedModel, ids: torch.Tensor, **arguments: Any) -> torch.Tensor:
+def shared_past(setup: Setup, prompt: Prompt, rows: int) -> Any:
+    """Return the keys and values of the shared tokens for so many rows; None if there are none."""
+    shared = setup.shared(prompt)
+    if not shared:
+        return None
+    key = prompt.token_ids[:shared]
+    if key not in setup.prefixes:
+        while len(setup.prefixes) >= KEPT_PREFIXES:
+            setup.prefixes.pop(next(iter(setup.prefixes)))
+        setup.prefixes[key] = run_on(
+            setup.loaded.decoder, _ids([key], setup.loaded), None, use_cache=True
+        ).past_key_values
+    past = copy.deepcopy(setup.prefixes[key])
+    if rows > 1:
+        past.batch_repeat_interleave(rows)
+    return past
+
+
+def run_on(model: nn.Module, ids: torch.Tensor, past: Any, **arguments: Any) -> Any:
+    """Run a model on ``ids``, which follow the tokens of ``past``; these grow by ``ids``."""
+    if past is not None:
+        start = past.get_seq_length()
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device)[None]
+        arguments |= {"position_ids": positions.expand(len(ids), -1), "past_key_values": past}
+    arguments = {"use_cache": past is not None, **arguments}
+    with torch.inference_mode():
+        return model(input_ids=ids, **arguments)
+
+
+def _logits(loaded: LoadedModel, ids: torch.Tensor, past: Any = None) -> torch.Tensor:
     """Return the logits of the next token ``[row, vocabulary]``, float32."""
-    arguments = {"use_cache": False, **arguments}
-    out = loaded.causal_lm(input_ids=ids, logits_to_keep=1, **arguments)
-    return out.logits[:, -1].float()
+    return run_on(loaded.causal_lm, ids, past, logits_to_keep=1).logits[:, -1].float()
 
 
 @contextlib.contextmanager
@@ -226,8 +274,9 @@ def targets(plan: Plan, start: int, n_blocks: int) -> list[int]:
     return [layer for layer in range(n_blocks) if plan.replaces(start, layer)]
 
 
-def _whole(loaded: LoadedModel, prompts: Sequence[Prompt], plan: Plan, read: Read) -> torch.Tensor:
+def _whole(setup: Setup, prompts: Sequence[Prompt], plan: Plan, read: Read) -> torch.Tensor:
     """Run whole prompts once a layer; returns ``[row, l, ...]``."""
+    loaded = setup.loaded
     ids = _ids([prompt.token_ids for prompt in prompts], loaded)
     change = functools.partial(put, plan, plan.position)
     found = []
@@ -252,10 +301,11 @@ class _Unpatched:
     """What every block returns: a tensor, or a tuple that begins with one."""
 
 
-def _cached(loaded: LoadedModel, prompts: Sequence[Prompt], plan: Plan, read: Read) -> torch.Tensor:
+def _cached(setup: Setup, prompts: Sequence[Prompt], plan: Plan, read: Read) -> torch.Tensor:
     """Run the tokens from the position on through the blocks from layer l on."""
+    loaded = setup.loaded
     suffix = _ids([prompt.token_ids[plan.position :] for prompt in prompts], loaded)
-    before = _run_unpatched(loaded, prompts, plan.position)
+    before = _run_unpatched(setup, prompts, plan.position)
     found = []
     for start in plan.layers:
         layers = targets(plan, start, loaded.n_blocks)
@@ -264,20 +314,21 @@ def _cached(loaded: LoadedModel, prompts: Sequence[Prompt], plan: Plan, read: Re
             return put(plan, 0, layer, before.inputs[start] if layer == start else hidden)
 
         with skipped(loaded, before.returns[:start]), replaced_inputs(loaded, change, layers):
-            found.append(read(_continue(loaded, suffix, before.past, plan.position)))
+            found.append(read(_logits(loaded, suffix, copy.deepcopy(before.past))))
     return torch.stack(found, dim=1)
 
 
-def _run_unpatched(loaded: LoadedModel, prompts: Sequence[Prompt], position: int) -> _Unpatched:
+def _run_unpatched(setup: Setup, prompts: Sequence[Prompt], position: int) -> _Unpatched:
     """Run each prompt once, whichever of the rows it stands in."""
+    loaded, shared = setup.loaded, setup.shared(prompts[0])
     distinct = list(dict.fromkeys(prompt.token_ids for prompt in prompts))
     rows = torch.tensor(
         [distinct.index(prompt.token_ids) for prompt in prompts], device=loaded.device
     )
-    past = None
-    if position:
-        ids = _ids([ids[:position] for ids in distinct], loaded)
-        past = loaded.decoder(input_ids=ids, use_cache=True).past_key_values
+    past = shared_past(setup, prompts[0], len(distinct))
+    if position > shared:
+        ids = _ids([ids[shared:position] for ids in distinct], loaded)
+        past = run_on(loaded.decoder, ids, past, use_cache=True).past_key_values
     inputs: dict[int, torch.Tensor] = {}
     returns: dict[int, type] = {}
 
@@ -296,25 +347,11 @@ def _run_unpatched(loaded: LoadedModel, prompts: Sequence[Prompt], position: int
         for layer, block in enumerate(loaded.blocks):
             stack.callback(block.register_forward_hook(note(layer)).remove)
         suffix = _ids([ids[position:] for ids in distinct], loaded)
-        _continue(loaded, suffix, past, position)
+        _logits(loaded, suffix, copy.deepcopy(past))
     if past is not None:
         past.batch_select_indices(rows)
     layers = range(loaded.n_blocks)
     return _Unpatched(past, [inputs[n] for n in layers], [returns[n] for n in layers])
-
-
-def _continue(loaded: LoadedModel, ids: torch.Tensor, past: Any, position: int) -> torch.Tensor:
-    """Return the logits after ``ids``, which follow the tokens of ``past``; ``past`` is kept."""
-    if past is None:
-        return _logits(loaded, ids)
-    positions = torch.arange(position, position + ids.shape[1], device=ids.device)[None]
-    return _logits(
-        loaded,
-        ids,
-        past_key_values=copy.deepcopy(past),
-        position_ids=positions.expand(len(ids), -1),
-        use_cache=True,
-    )
 
 
 @contextlib.contextmanager

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from aya_probes.models.residuals import LoadedModel
 from aya_probes.patching import engine
 from aya_probes.patching.engine import Prompt, Setup
 
@@ -33,54 +31,42 @@ def continue_greedily(
     ``start`` patches the prompts; what follows them is never patched. The whole prompt is run with
     a cache of its own where the setup is ``cached``, and anew for each token where it is not.
     """
+    loaded = setup.loaded
     answers: dict[int, list[int]] = {}
     for group in engine.groups(prompts):
-        length = len(prompts[group[0]].token_ids)
-        size = setup.rows(length, length + steps)
-        for first in range(0, len(group), size):
-            part = group[first : first + size]
+        first = prompts[group[0]]
+        length = len(first.token_ids)
+        size = setup.rows(length - setup.shared(first), length + steps)
+        for begin in range(0, len(group), size):
+            part = group[begin : begin + size]
             some = [prompts[n] for n in part]
-            layers, plan = (), None
+            plan = None
             if start is not None:
-                loaded = setup.loaded
                 vectors = start.vectors[torch.tensor(part)].to(loaded.device, loaded.dtype)
-                plan = engine.Plan((start.layer,), start.onward, vectors, some[0].position)
-                layers = tuple(engine.targets(plan, start.layer, loaded.n_blocks))
-            with torch.inference_mode():
-                tokens = _continue(setup, some, steps, plan, layers)
+                plan = engine.Plan((start.layer,), start.onward, vectors, first.position)
+            tokens = _continue(setup, some, steps, plan)
             answers.update(zip(part, tokens.tolist(), strict=True))
     return [answers[n] for n in range(len(prompts))]
 
 
 def _continue(
-    setup: Setup,
-    prompts: Sequence[Prompt],
-    steps: int,
-    plan: engine.Plan | None,
-    layers: tuple[int, ...],
+    setup: Setup, prompts: Sequence[Prompt], steps: int, plan: engine.Plan | None
 ) -> torch.Tensor:
     """Return the tokens ``[row, step]`` that follow prompts of one length."""
-    loaded = setup.loaded
+    loaded, shared = setup.loaded, setup.shared(prompts[0])
+    layers = () if plan is None else engine.targets(plan, plan.layers[0], loaded.n_blocks)
 
     def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
         assert plan is not None
-        return engine.put(plan, plan.position, layer, hidden)
+        return engine.put(plan, plan.position - shared, layer, hidden)
 
     ids = torch.tensor([prompt.token_ids for prompt in prompts], device=loaded.device)
-    width, past = ids.shape[1], None
-    for _ in range(steps):
-        cached = setup.way == "cached"
-        if past is not None:
-            token, past = _next(loaded, ids[:, -1:], use_cache=True, past_key_values=past)
-        else:
-            with engine.replaced_inputs(loaded, change, layers):
-                token, past = _next(loaded, ids, use_cache=cached)
-        past = past if cached else None
-        ids = torch.cat([ids, token[:, None]], dim=1)
+    width, cached = ids.shape[1], setup.way == "cached"
+    past, unread = engine.shared_past(setup, prompts[0], len(prompts)), ids[:, shared:]
+    for step in range(steps):
+        with engine.replaced_inputs(loaded, change, () if cached and step else layers):
+            out = engine.run_on(loaded.causal_lm, unread, past, logits_to_keep=1, use_cache=cached)
+        token = out.logits[:, -1].float().argmax(-1)[:, None]
+        ids = torch.cat([ids, token], dim=1)
+        past, unread = (out.past_key_values, token) if cached else (None, ids)
     return ids[:, width:]
-
-
-def _next(loaded: LoadedModel, ids: torch.Tensor, **arguments: Any) -> tuple[torch.Tensor, Any]:
-    """Return the most probable next token of each row, and the cache."""
-    out = loaded.causal_lm(input_ids=ids, logits_to_keep=1, **arguments)
-    return out.logits[:, -1].float().argmax(-1), getattr(out, "past_key_values", None)
