@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,55 +16,46 @@ from aya_probes.patching.engine import Prompt
 from aya_probes.probes import Concept
 from aya_probes.prompts import FRAMES, Cell, Prompts, Query, make_queries
 
-Place = str
-WORD, LAST = "word", "last"  # the last token of the concept's word, and of the prompt
+Place = Literal["word", "last"]
+"""The last token of the concept's word, or of the prompt."""
 
 
 def one_a_concept(
-    prompts: Prompts, concepts: Sequence[Concept], cell: Cell, seed: int
-) -> list[Query]:
-    """Return one query for each usable concept, the frames in turn, in the order of ``concepts``.
+    prompts: Prompts, concepts: Sequence[Concept], cell: Cell, *, shots: int, seed: int
+) -> tuple[list[Query], np.ndarray]:
+    """Return one query for each usable concept, in their order, and the half of each, ``[n]``.
 
-    No finding then hangs on one frame, at the cost of one. Raises StudyError as ``make_queries``.
+    The frames are taken in turn, so that no finding hangs on one, at the cost of one. The shots of
+    a half are of the other half. Raises StudyError as ``make_queries``.
     """
-    queries = make_queries(prompts, concepts, cell, frames=range(FRAMES), seed=seed)
+    queries = make_queries(prompts, concepts, cell, frames=range(FRAMES), shots=shots, seed=seed)
     by_concept: dict[str, list[Query]] = {}
     for query in queries:
         by_concept.setdefault(query.concept_id, []).append(query)
     order = [concept.id for concept in concepts if concept.id in by_concept]
-    return [by_concept[name][n % FRAMES] for n, name in enumerate(order)]
+    shots = [by_concept[name][0].shots for name in order]
+    half = np.array([int(text != shots[0]) for text in shots])
+    return [by_concept[name][n % FRAMES] for n, name in enumerate(order)], half
 
 
-def donors(queries: Sequence[Query], seed: int) -> np.ndarray:
-    """Return for each query the number of the concept whose vector is put into it, ``[n]``.
+def donors(half: np.ndarray, seed: int) -> np.ndarray:
+    """Return for each concept the number of the one whose vector is put into its prompt, ``[n]``.
 
-    A random cycle within each half of the concepts, so that it is never the concept asked for, and
-    never one whose answer the shots show. Raises StudyError for a half of one concept.
+    A random cycle within each half: it is never the concept asked for, and never one whose answer
+    the shots show. Raises StudyError for a half of one concept.
     """
-    rng = np.random.default_rng([seed, len(queries), 12])
-    found = np.empty(len(queries), dtype=int)
-    for half in halves(queries):
-        if len(half) < 2:
+    rng = np.random.default_rng([seed, len(half), 12])
+    found = np.empty(len(half), dtype=int)
+    for label in np.unique(half):
+        members = np.flatnonzero(half == label)
+        if len(members) < 2:
             raise StudyError(
-                f"{queries[half[0]].frame}: one concept alone shares its shots, so none can be "
-                "patched into it; take more with --concepts"
+                "one concept alone shares its shots, so none can be patched into its prompt; take "
+                "more with --concepts"
             )
-        cycle = rng.permutation(half)
+        cycle = rng.permutation(members)
         found[cycle] = np.roll(cycle, 1)
     return found
-
-
-def halves(queries: Sequence[Query]) -> list[list[int]]:
-    """Return the queries (by number) in two halves: those that do not show each other's answers.
-
-    Shots come from the other half: a concept in the shots of a query is not of its half.
-    """
-    first = [0]
-    rest = []
-    for number, query in enumerate(queries[1:], start=1):
-        mine = query.concept_id in queries[0].shot_concepts
-        (rest if mine else first).append(number)
-    return [half for half in (first, rest) if half]
 
 
 @dataclass(frozen=True)
@@ -82,7 +73,7 @@ class Asked:
         )
 
 
-def tokenise(loaded: LoadedModel, queries: Sequence[Query], place: Place = WORD) -> Asked:
+def tokenise(loaded: LoadedModel, queries: Sequence[Query], place: Place = "word") -> Asked:
     """Tokenise queries and find the position that is patched.
 
     The tokens that all queries with the same shots begin with are marked as shared. Raises
@@ -95,13 +86,15 @@ def tokenise(loaded: LoadedModel, queries: Sequence[Query], place: Place = WORD)
         item = encoding.encode_text(loaded.tokenizer, query.text, query.span, name)
         encoding.check_fits(loaded, item)
         tokens.append(tuple(_without_end(loaded.tokenizer, item.token_ids)))
-        positions.append(item.span[-1] if place == WORD else len(tokens[-1]) - 1)
+        positions.append(item.span[-1] if place == "word" else len(tokens[-1]) - 1)
     shared = [0] * len(queries)
     by_shots: dict[str, list[int]] = {}
     for number, query in enumerate(queries):
         by_shots.setdefault(query.shots, []).append(number)
     for group in by_shots.values():
-        common = len(os.path.commonprefix([tokens[n] for n in group])) if len(group) > 1 else 0
+        columns = zip(*(tokens[n] for n in group), strict=False)
+        alike = itertools.takewhile(lambda column: len(set(column)) == 1, columns)
+        common = len(list(alike)) if len(group) > 1 else 0
         for number in group:
             shared[number] = min(common, min(positions[n] for n in group))
     prompts = [

@@ -125,8 +125,7 @@ def _directions(tokens: int, words: int, seed: int) -> Table:
     basis = torch.tensor(np.linalg.qr(normal)[0].T).float()
     ends = np.cumsum(list(sizes.values()))
     return {
-        name: basis[end - size : end]
-        for (name, size), end in zip(sizes.items(), ends, strict=True)
+        name: basis[end - size : end] for (name, size), end in zip(sizes.items(), ends, strict=True)
     }
 
 
