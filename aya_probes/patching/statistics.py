@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aya_probes.alignment import inference, layers, measures
+from aya_probes.alignment import inference, layers
 
 ALPHA = 0.05
 RUN = 3  # consecutive layers of a window, at least (ADR-004)
@@ -39,11 +39,15 @@ def without_asked(scores: np.ndarray, asked: np.ndarray) -> np.ndarray:
 def effect(scores: np.ndarray) -> np.ndarray:
     """Return how far each concept's own word rises beyond the other words, ``[l, n]``, in nats.
 
-    C_ii − ½(mean of the others in row i + in column i), as of ``measures.alignment``; 0 where what
-    is put in carries nothing of a concept.
+    n/(n − 1) · (C_ii − mean of row i − mean of column i + mean), the interaction of an additive
+    model. What a prompt does to all words, and what all patches do to a word, cancels in every
+    concept; the mean over concepts is that of the diagonal minus that of all other cells. It is 0
+    where what is put in carries nothing of a concept.
     """
     n = scores.shape[-1]
-    return measures.alignment(scores) * n / (n - 1)
+    diagonal = np.diagonal(scores, axis1=1, axis2=2)
+    additive = scores.mean(2) + scores.mean(1) - scores.mean((1, 2))[:, None]
+    return (diagonal - additive) * n / (n - 1)
 
 
 def concept_p(scores: np.ndarray, orders: np.ndarray) -> np.ndarray:

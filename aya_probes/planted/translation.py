@@ -27,7 +27,7 @@ from aya_probes.patching.engine import Prompt
 from aya_probes.planted import tiny
 
 Kind = Literal["abstract", "direct"]
-LANGUAGES = ("en", "fr", "sw")
+LANGUAGES = ("en", "fr", "sw", "hi")
 CONCEPTS = 10
 BLOCKS = 6
 POSITION = 2  # of the word's last token, its ending
