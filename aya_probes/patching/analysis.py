@@ -60,6 +60,11 @@ class Curve:
     probabilities: np.ndarray
     """``[l, 3]``: mean probability of moved, asked and source, as in ``PatchRow``."""
 
+    @property
+    def testable(self) -> bool:
+        """Whether enough concepts are told apart; without, there are no values."""
+        return len(self.concepts) >= LEAST_CONCEPTS
+
 
 def status(row: Mapping[str, Any]) -> str:
     """Return whether a cell is tested, or why not."""
@@ -110,7 +115,7 @@ class _Comparison:
 
 
 def curves(measured: Measurement) -> Iterator[Curve]:
-    """Yield what is measured of every patch with at least 8 concepts that are told apart."""
+    """Yield what is measured of every patch; without values where too few words are told apart."""
     for row in measured.of_kind("patch"):
         target = row["target"]
         before = measured.arrays[f"{target}/before"]
@@ -128,7 +133,7 @@ def curves(measured: Measurement) -> Iterator[Curve]:
                 pair = (target, codes)
                 compared = _compare(measured, row, table[number], before, pair)
                 head = ("word", target, row["given"], condition, source, patched)
-                yield from _curve(head, compared)
+                yield _curve(head, compared)
     for row in measured.of_kind("sentence"):
         yield from _sentences(measured, row)
 
@@ -148,7 +153,7 @@ def _sentences(measured: Measurement, row: Mapping[str, Any]) -> Iterator[Curve]
                 measured.arrays[f"sentence-{code}/{test}-before"],
                 (pivot, [code]),
             )
-            yield from _curve((test, pivot, given, condition, code, "single"), compared)
+            yield _curve((test, pivot, given, condition, code, "single"), compared)
 
 
 def _compare(
@@ -177,12 +182,15 @@ def _any_of(log_p: np.ndarray) -> np.ndarray:
     return np.where(none, np.nan, summed)
 
 
-def _curve(head: tuple[str, str, str, str, str, str], compared: _Comparison) -> Iterator[Curve]:
+def _curve(head: tuple[str, str, str, str, str, str], compared: _Comparison) -> Curve:
     names = compared.concepts
     told = np.isfinite(compared.before).all((0, 1)) & np.isfinite(compared.after).all((0, 1, 2))
     kept = np.flatnonzero(told)
+    left_out = tuple(name for n, name in enumerate(names) if not told[n])
     if len(kept) < LEAST_CONCEPTS:
-        return
+        none = np.empty((0, 0))
+        few = tuple(names[n] for n in kept)
+        return Curve(*head, few, left_out, none, none, none, none)
     after = compared.after[:, kept][..., kept]  # [l, i, 2, k]
     before = compared.before[kept][..., kept]
     asked = np.array([[compared.asked[i] == names[k] for k in kept] for i in kept])
@@ -193,10 +201,10 @@ def _curve(head: tuple[str, str, str, str, str, str], compared: _Comparison) -> 
     rows = asked.any(1)
     of_asked = np.where(asked, chance[:, :, 0], 0).sum(2)[:, rows]
     p_asked = of_asked.mean(1) if rows.any() else np.full(len(moved), np.nan)
-    yield Curve(
+    return Curve(
         *head,
         concepts=tuple(names[n] for n in kept),
-        left_out=tuple(name for n, name in enumerate(names) if not told[n]),
+        left_out=left_out,
         in_target=statistics.effect(scores[0]),
         in_source=statistics.effect(scores[1]),
         scores=scores[0],
@@ -205,48 +213,41 @@ def _curve(head: tuple[str, str, str, str, str, str], compared: _Comparison) -> 
 
 
 def rows_of(variant: str, curve: Curve, draws: Draws) -> tuple[list[PatchRow], PatchWindow]:
-    """Return a curve's row at each layer, with tests and intervals, and its window of layers."""
-    n, depth = len(curve.concepts), len(curve.in_target)
+    """Return a curve's row at each layer, with tests and intervals, and its window of layers.
+
+    A curve of too few concepts has one row, which says so, and no window.
+    """
+    n = len(curve.concepts)
+    what = (curve.condition, curve.source, curve.patched)
+    head = (variant, curve.test, curve.target, curve.given, *what)
+    place = (variant, curve.target, *what)
+    if not curve.testable:
+        few = f"untestable ({n} usable concepts)"
+        window = PatchWindow(*place, None, None, None, None, 0.0, n, curve.left_out)
+        return [PatchRow(*head, None, few, *(None,) * 9, n)], window
     orders = inference.permutations(n, draws.flips, draws.seed)
     p_effect = statistics.concept_p(curve.scores, orders)
     beyond = curve.in_target - curve.in_source
     p_beyond = statistics.larger_p(beyond, count=draws.flips, seed=draws.seed)
     weights = inference.resample_weights(n, len(draws.weights), draws.seed)
     lower, upper = inference.expanded_interval(curve.in_target, weights)
-    head = (
-        variant,
-        curve.test,
-        curve.target,
-        curve.given,
-        curve.condition,
-        curve.source,
-        curve.patched,
-    )
-    rows = [
-        PatchRow(
-            *head,
-            layer,
-            TESTED,
-            *(_number(value) for value in curve.probabilities[layer]),
-            float(curve.in_target[layer].mean()),
-            float(lower[layer]),
-            float(upper[layer]),
-            _number(p_effect[layer]),
-            float(beyond[layer].mean()),
-            _number(p_beyond[layer]),
-            n,
-        )
-        for layer in range(depth)
+    columns = [
+        *curve.probabilities.T,
+        curve.in_target.mean(1),
+        lower,
+        upper,
+        p_effect,
+        beyond.mean(1),
+        p_beyond,
     ]
-    found = statistics.estimate_window(
-        curve.in_target, curve.in_source, (p_effect, p_beyond), weights
-    )
+    rows = [
+        PatchRow(*head, layer, TESTED, *(_number(column[layer]) for column in columns), n)
+        for layer in range(len(beyond))
+    ]
+    p = (p_effect, p_beyond)
+    found = statistics.estimate_window(curve.in_target, curve.in_source, p, weights)
     window = PatchWindow(
-        variant,
-        curve.target,
-        curve.condition,
-        curve.source,
-        curve.patched,
+        *place,
         found.first,
         found.last,
         found.first_interval,

@@ -16,6 +16,7 @@ from aya_probes.patching.engine import Prompt
 from aya_probes.probes import Concept
 from aya_probes.prompts import FRAMES, Cell, Prompts, Query, make_queries
 
+LEAST_OF_A_HALF = 3
 Place = Literal["word", "last"]
 """The last token of the concept's word, or of the prompt."""
 
@@ -42,16 +43,17 @@ def donors(half: np.ndarray, seed: int) -> np.ndarray:
     """Return for each concept the number of the one whose vector is put into its prompt, ``[n]``.
 
     A random cycle within each half: it is never the concept asked for, and never one whose answer
-    the shots show. Raises StudyError for a half of one concept.
+    the shots show. Raises StudyError for a half of fewer than three concepts: the one asked for, the
+    one put in, and a wrong one.
     """
     rng = np.random.default_rng([seed, len(half), 12])
     found = np.empty(len(half), dtype=int)
     for label in np.unique(half):
         members = np.flatnonzero(half == label)
-        if len(members) < 2:
+        if len(members) < LEAST_OF_A_HALF:
             raise StudyError(
-                "one concept alone shares its shots, so none can be patched into its prompt; take "
-                "more with --concepts"
+                f"{len(members)} concepts share their shots, at least {LEAST_OF_A_HALF} are needed "
+                "to put one into the prompt of another; take more concepts"
             )
         cycle = rng.permutation(members)
         found[cycle] = np.roll(cycle, 1)

@@ -39,7 +39,7 @@ class Config:
     """Languages of answers that are tried; None: all."""
     limit: int | None = None
     """Number of concepts; None: all."""
-    prompts: Path = prompts.DEFAULT_PATH
+    frames: Path = prompts.DEFAULT_PATH
     shots: int = prompts.SHOTS
     n_bootstrap: int = 10_000
     n_permutations: int = 10_000
@@ -78,7 +78,7 @@ def _measure(config: Config, manifest: Manifest, names: Sequence[str]) -> None:
         raise UsageError(f"--languages: the pivot {suite.pivot} must be among them")
     targets = command_line.choose("target", config.targets, languages)
     stage = PatchingStage(
-        prompts=prompts.load_prompts(config.prompts, languages),
+        prompts=prompts.load_prompts(config.frames, languages),
         concepts=prompts.load_concepts(manifest)[: config.limit],
         pivot=suite.pivot,
         targets=tuple(targets),
@@ -114,7 +114,7 @@ def analyse(
                 found, window = analysis.rows_of(one.variant, curve, draws)
                 rows += found
                 windows += [window] if curve.test == "word" else []
-                if curve.test == "word" and curve.condition == "source":
+                if curve.test == "word" and curve.condition == "source" and curve.testable:
                     effects[one.variant, curve.target, curve.source] = curve
         differences = compare(manifest, effects, draws)
     results = PatchingResults(
