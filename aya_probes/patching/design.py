@@ -43,8 +43,8 @@ def donors(half: np.ndarray, seed: int) -> np.ndarray:
     """Return for each concept the number of the one whose vector is put into its prompt, ``[n]``.
 
     A random cycle within each half: it is never the concept asked for, and never one whose answer
-    the shots show. Raises StudyError for a half of fewer than three concepts: the one asked for, the
-    one put in, and a wrong one.
+    the shots show. Raises StudyError for a half of fewer than three concepts: the one asked for,
+    the one put in, and a wrong one.
     """
     rng = np.random.default_rng([seed, len(half), 12])
     found = np.empty(len(half), dtype=int)
