@@ -68,10 +68,6 @@ class RunPaths:
         return self.results / "token_pieces.json"
 
     @property
-    def behaviour(self) -> Path:
-        return self.results / "behaviour.csv"
-
-    @property
     def logit_lens(self) -> Path:
         return self.results / "logit_lens.csv"
 
