@@ -1,4 +1,4 @@
-"""Run all stages in order: stimuli, extraction, alignment, failures and figures.
+"""Run all stages in order: stimuli, extraction, alignment, failures, figures and report.
 
 Stages whose results are up to date are skipped.
 
@@ -78,6 +78,9 @@ def list_stages(args: argparse.Namespace) -> Iterator[Stage]:
     yield "viz/heatmap.py", heatmap.main, _flags(args)
     yield "viz/contrasts.py", contrasts.main, _flags(args)
     yield "viz/language_map.py", language_map.main, _flags(args)
+    import report
+
+    yield "report.py", report.main, _flags(args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         paths.failure_cases,
         paths.edge_cases,
         *sorted(paths.assets.glob("*.png")),
+        paths.report,
     ):
         print(f"  {path}")
     print(f"Browse them: uv run app.py --demo{paths.flag()}")
