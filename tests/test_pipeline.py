@@ -25,6 +25,8 @@ STAGES = (
     "batch_runner.py",
     "concept_alignment.py",
     "failure_classifier.py",
+    "behaviour.py",
+    "check_router.py",
     "app.py",
     "viz/alignment_curves.py",
     "viz/annotated_curve.py",
