@@ -27,6 +27,7 @@ STAGES = (
     "failure_classifier.py",
     "behaviour.py",
     "check_router.py",
+    "logit_lens.py",
     "app.py",
     "viz/alignment_curves.py",
     "viz/annotated_curve.py",

@@ -32,8 +32,10 @@ class VariantLens:
 
     variant: str
     """Its name."""
+    settings: Mapping[str, Any]
+    """The settings that it was measured with."""
     inputs_sha256: str
-    """Hash of what decides the numbers."""
+    """Hash of what decides the numbers, and of the rows."""
     arrays_sha256: str | None
     """Hash of the arrays."""
     tokens: Mapping[str, Any]
@@ -63,6 +65,7 @@ def from_file(variant: str, content: StageFile, arrays: Mapping[str, np.ndarray]
         by_kind[row["kind"]].append(row)
     return VariantLens(
         variant,
+        content.inputs.settings,
         files.digest([records.to_json(content.inputs), content.rows]),
         content.arrays_sha256,
         by_kind["tokens"][0],
@@ -84,12 +87,12 @@ def analyse(
     )
     lenses: tuple[LensTests, LensTests] | None = None
     if row["testable"]:
-        columns = _columns(measured, row)
         orders = inference.permutations(n, draws.count, draws.seed)
-        lenses = (
-            claims.compare_languages(columns("plain"), languages, orders),
-            claims.compare_languages(columns("fitted"), languages, orders),
+        plain, fitted = (
+            claims.compare_languages(_table(measured, row, lens), languages, orders)
+            for lens in ("plain", "fitted")
         )
+        lenses = (plain, fitted)
     found = _Found(measured.variant, row, languages, lenses, draws)
     cell = LensCell(
         variant=measured.variant,
@@ -102,20 +105,25 @@ def analyse(
         lower=lower,
         upper=upper,
         chance=1 / n,
-        status="testable" if row["testable"] else f"untestable (accuracy {total:.3g} of {n})",
+        status=_status(row, total, n),
         **found.claims(),
     )
     return cell, found.rows(measured.arrays)
 
 
-def _columns(measured: VariantLens, row: Mapping[str, Any]) -> Any:
-    """Return the function from a lens to its table, square in the concepts that were asked."""
-    asked = list(row["rates"])
-    known = measured.arrays[f"{row['cell']}/plain"].shape[-1]
+def _status(row: Mapping[str, Any], total: float, n: int) -> str:
+    if row["testable"]:
+        return "testable"
+    if accuracy.above_chance(list(row["rates"].values())):
+        return f"untestable (words {row['words']} of {n})"
+    return f"untestable (accuracy {total:.3g} of {n})"
+
+
+def _table(measured: VariantLens, row: Mapping[str, Any], lens: str) -> np.ndarray:
+    """Return a lens's table of a cell, square in the concepts that were asked."""
     order = list(measured.tokens["concepts"])
-    assert known == len(order)
-    places = [order.index(name) for name in asked]
-    return lambda lens: measured.arrays[f"{row['cell']}/{lens}"][..., places].astype(np.float64)
+    places = [order.index(name) for name in row["rates"]]
+    return measured.arrays[f"{row['cell']}/{lens}"][..., places].astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -240,7 +248,7 @@ class _Found:
             found |= {"control": matched, "control_mean": everyone}
         if language == self.languages.target:
             entropy, _, jsd = few["spread"].mean(0).T
-            rank = np.median(few["spread"][..., 1], axis=0)
+            rank = _median(few["spread"][..., 1])
             found |= {"entropy": entropy, "rank": rank, "jsd": jsd}
         return found
 
@@ -255,3 +263,9 @@ def _mean(values: np.ndarray) -> np.ndarray:
     known = np.isfinite(values)
     total = np.where(known, values, 0).sum(0)
     return np.asarray(np.where(known.any(0), total / known.sum(0).clip(1), np.nan))
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """Return the median over prompts of those that have a value; NaN where none has."""
+    known = values[np.isfinite(values).all(axis=1)]
+    return np.median(known, axis=0) if len(known) else np.full(values.shape[1], np.nan)

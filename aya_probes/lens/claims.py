@@ -175,7 +175,8 @@ class Claim:
     verdict: str
     """pivot: the pivot leads the target and the other languages. shared: it leads the target, and
     other languages do as well as it. none: no lead is found. disagree: one lens shows a lead, and
-    nothing is claimed. Empty where the pivot is source or target."""
+    nothing is claimed. untested: fewer than 8 concepts have words of their own in both languages.
+    Empty where the pivot is source or target."""
     layers: tuple[int, ...]
     """Layers at which the pivot leads the target in both lenses."""
     others: tuple[str, ...]
@@ -193,6 +194,8 @@ def claim(plain: LensTests, fitted: LensTests, languages: CellLanguages) -> Clai
     )
     if languages.pivot in (languages.source, languages.target):
         return Claim("", (), others)
+    if languages.pivot not in plain.leads or languages.pivot not in fitted.leads:
+        return Claim("untested", (), others)
     found = [lens.layers_leading(languages.pivot, [languages.pivot]) for lens in lenses]
     layers = _shared(found)
     if not any(found):

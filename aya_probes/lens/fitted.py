@@ -23,7 +23,7 @@ from aya_probes.models.residuals import LoadedModel
 from aya_probes.stimuli import Manifest
 
 TOKENS_PER_DIMENSION = 4  # of fitting text
-LEAST_TOKENS, MOST_TOKENS = 1000, 16_000
+LEAST_TOKENS, MOST_TOKENS = 1000, 8_000
 HELD_OUT = 5  # one text in so many is kept from the fit
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # per token, of standardised vectors
 BATCH_TOKENS = 512

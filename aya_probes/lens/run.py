@@ -61,6 +61,7 @@ class Config:
 def run(config: Config) -> list[LensCell] | None:
     """Measure and analyse; returns the cells, or None if nothing changed since the last run.
 
+    All variants that were measured are analysed, also those that are not measured now.
     Raises StudyError for prompts that lack a language or a slot, for too few concepts, for a model
     without an unembedding, and for files of other inputs.
     """
@@ -69,13 +70,12 @@ def run(config: Config) -> list[LensCell] | None:
     asked = config.variants or tuple(suite.default_names())
     variants = command_line.choose("variant", asked, suite.names())
     with run_folder.lock_run(config.paths.run_dir, "logit_lens.py"):
-        if config.analyse_only:
-            variants = stage_files.measured_variants(config.paths, variants, STAGE)
-            if not variants:
-                raise StudyError(f"{config.paths.activations}: nothing measured; run {MAKE_LENS}")
-        else:
+        if not config.analyse_only:
             _measure(config, manifest, variants)
-        return _analyse(config, manifest, variants)
+        measured = stage_files.measured_variants(config.paths, suite.names(), STAGE)
+        if not measured:
+            raise StudyError(f"{config.paths.activations}: nothing measured; run {MAKE_LENS}")
+        return _analyse(config, manifest, measured)
 
 
 def _measure(config: Config, manifest: Manifest, variants: Sequence[str]) -> None:
@@ -124,6 +124,7 @@ def _possible(cells: Sequence[Cell], concepts: Sequence[Concept]) -> list[Cell]:
 def _analyse(config: Config, manifest: Manifest, variants: Sequence[str]) -> list[LensCell] | None:
     """Analyse what was measured and write the results."""
     measured = [_load(config.paths, name, manifest) for name in variants]
+    _refuse_mixture(measured)
     folder = config.paths.results
     digest = files.digest(
         {
@@ -164,6 +165,20 @@ def _analyse(config: Config, manifest: Manifest, variants: Sequence[str]) -> lis
     )
     results.save_lens(folder, record, found, rows)
     return found
+
+
+def _refuse_mixture(measured: Sequence[VariantLens]) -> None:
+    """Raise StudyError for variants that were measured with different settings."""
+    for other in measured[1:]:
+        changed = sorted(
+            key for key in other.settings if other.settings[key] != measured[0].settings.get(key)
+        )
+        if changed:
+            raise StudyError(
+                f"variants {measured[0].variant} and {other.variant} were measured with different "
+                f"settings ({', '.join(changed)}); measure one again with: {MAKE_LENS} --overwrite "
+                f"--variants {other.variant}"
+            )
 
 
 def _load(paths: RunPaths, variant: str, manifest: Manifest) -> VariantLens:

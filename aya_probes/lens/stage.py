@@ -82,9 +82,14 @@ class LensStage:
         }
 
     def measure(self, loaded: LoadedModel, inputs: Inputs) -> Measured:
-        """Ask every cell, and read the layers of those that the model can answer."""
+        """Ask every cell, and read the layers of those that the model can answer.
+
+        Raises StudyError for a model without an unembedding, and if fewer than 8 words of the
+        pivot begin unambiguously.
+        """
         forms = prompts.word_forms(self.concepts, self.languages)
         firsts = words.first_tokens(loaded.tokenizer, forms, self.languages)
+        words.check_enough(firsts, self.pivot)
         return _Measurement(self, loaded, inputs, firsts).run()
 
 
@@ -155,7 +160,8 @@ class _Measurement:
         else:  # no answer is right in the first frame: the others are not asked
             self._inputs.progress(len(queries))
         rates = asked.rates()
-        enough = len(self._firsts.usable(cell.target)) >= prompts.LEAST_CONCEPTS
+        usable = [name for name in self._firsts.usable(cell.target) if name in rates]
+        enough = len(usable) >= prompts.LEAST_CONCEPTS
         testable = enough and accuracy.above_chance(list(rates.values()))
         name = f"{cell.task}-{cell.source}-{cell.target}"
         self._rows.append(
@@ -168,6 +174,7 @@ class _Measurement:
                 "prompts": len(asked.queries),
                 "rates": rates,
                 "testable": testable,
+                "words": len(usable),
                 "answers": {
                     query.concept_id: reading.answer
                     for query, reading in zip(queries, asked.readings, strict=False)

@@ -44,11 +44,12 @@ class LensCell:
     chance: float
     """1 / concepts: the word of one of them at random."""
     status: str
-    """testable, or `untestable (accuracy x of n)` where the interval does not exceed chance or
-    fewer than 8 target words begin unambiguously. The columns below are then empty."""
+    """testable, `untestable (accuracy x of n)` where the interval does not exceed chance, or
+    `untestable (words x of n)` where fewer than 8 target words begin unambiguously. The columns
+    below are then empty."""
     verdict: str
-    """pivot, shared, none, disagree (lens.claims.Claim); empty where the pivot is source or
-    target."""
+    """pivot, shared, none, disagree or untested (lens.claims.Claim); empty where the pivot is
+    source or target."""
     lead_layers: str
     """First and last layer at which the pivot leads the target in both lenses, such as 5-9."""
     lead: float | None
