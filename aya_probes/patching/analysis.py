@@ -144,7 +144,9 @@ def _sentences(measured: Measurement, row: Mapping[str, Any]) -> Iterator[Curve]
     pivot = row["pivot"]
     for test in ("turned", "moved"):
         given = code if test == "turned" else pivot
-        own = row | {"asked": [None] * len(row["concepts"])} if test == "turned" else row
+        own = (
+            dict(row) | {"asked": [None] * len(row["concepts"])} if test == "turned" else dict(row)
+        )
         for number, condition in enumerate(row[test]):
             compared = _compare(
                 measured,
@@ -224,7 +226,7 @@ def rows_of(variant: str, curve: Curve, draws: Draws) -> tuple[list[PatchRow], P
     if not curve.testable:
         few = f"untestable ({n} usable concepts)"
         window = PatchWindow(*place, None, None, None, None, 0.0, n, curve.left_out)
-        return [PatchRow(*head, None, few, *(None,) * 9, n)], window
+        return [_row(head, None, few, [None] * 9, n)], window
     orders = inference.permutations(n, draws.flips, draws.seed)
     p_effect = statistics.concept_p(curve.scores, orders)
     beyond = curve.in_target - curve.in_source
@@ -241,7 +243,7 @@ def rows_of(variant: str, curve: Curve, draws: Draws) -> tuple[list[PatchRow], P
         p_beyond,
     ]
     rows = [
-        PatchRow(*head, layer, TESTED, *(_number(column[layer]) for column in columns), n)
+        _row(head, layer, TESTED, [_number(column[layer]) for column in columns], n)
         for layer in range(len(beyond))
     ]
     p = (p_effect, p_beyond)
@@ -259,6 +261,31 @@ def rows_of(variant: str, curve: Curve, draws: Draws) -> tuple[list[PatchRow], P
     return rows, window
 
 
+_Head = tuple[str, str, str, str, str, str, str]  # variant to patched of a PatchRow
+
+
+def _row(
+    head: _Head, layer: int | None, status: str, values: Sequence[float | None], n: int
+) -> PatchRow:
+    """Return a row; ``values`` are those of p_moved to p_beyond."""
+    p_moved, p_asked, p_source, effect, lower, upper, p_effect, beyond, p_beyond = values
+    return PatchRow(
+        *head,
+        layer,
+        status,
+        p_moved,
+        p_asked,
+        p_source,
+        effect,
+        lower,
+        upper,
+        p_effect,
+        beyond,
+        p_beyond,
+        n,
+    )
+
+
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
@@ -272,9 +299,8 @@ def unpatched_rows(measured: Measurement) -> list[PatchRow]:
         values: list[float | None] = [None, None, None]
         if test == "word" and row["target"] in known:
             values = _unpatched(measured, known[row["target"]])
-        blank = (None,) * 6
-        head = (measured.variant, test, row["target"], row["given"], NO_PATCH, "", "", None)
-        found.append(PatchRow(*head, status(row), *values, *blank, row["usable"]))
+        head = (measured.variant, test, row["target"], row["given"], NO_PATCH, "", "")
+        found.append(_row(head, None, status(row), [*values, *[None] * 6], row["usable"]))
     return found
 
 

@@ -34,8 +34,8 @@ def one_a_concept(
     for query in queries:
         by_concept.setdefault(query.concept_id, []).append(query)
     order = [concept.id for concept in concepts if concept.id in by_concept]
-    shots = [by_concept[name][0].shots for name in order]
-    half = np.array([int(text != shots[0]) for text in shots])
+    shown = [by_concept[name][0].shots for name in order]
+    half = np.array([int(text != shown[0]) for text in shown])
     return [by_concept[name][n % FRAMES] for n, name in enumerate(order)], half
 
 

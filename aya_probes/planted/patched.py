@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def measure(kind: translation.Kind, gather: int, read: int, way: Way = "cached")
         f"{TARGET}/single": single,
         f"{TARGET}/before": table(engine.unpatched(setup, asked, read_words)),
     }
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "kind": "tokens",
             "way": way,
