@@ -31,6 +31,7 @@ from aya_probes.planted.vectors import LAYERS, Plant, Rogue
 from validation_contrasts import contrast_errors, contrast_power
 from validation_curves import ceilings, layer_recovery, peaks, shapes
 from validation_lens import lens_errors
+from validation_patching import patching_errors
 from validation_plants import (
     NOMINAL,
     NULL,
@@ -209,6 +210,7 @@ EXPERIMENTS: dict[str, tuple[Callable[[Run, int], Records], float]] = {
     "layers": (layer_recovery, 0.5),
     "decoys": (decoys, 0.5),
     "lens": (lens_errors, 2.5),
+    "patching": (patching_errors, 2.5),
 }
 """Each table, and how many draws it gets, as a multiple of ``--draws``: fewer where one is dear."""
 

@@ -21,7 +21,6 @@ from validation_plants import NOMINAL, PERMUTATIONS, RESAMPLES, Records, Run, me
 
 WINDOW = (5, 11)
 NULL = ScorePlant()
-LEAST_NULLS = 500  # draws of each null, however few the others get
 
 
 def carried(size: float) -> np.ndarray:
@@ -62,7 +61,7 @@ def called(plant: ScorePlant, seed: int) -> list[float]:
 
 
 def patching_errors(run: Run, draws: int) -> Records:
-    """Return error rates, power and edges of the patching tests; nulls get 500 draws at least."""
+    """Return error rates, power and edges of the patching tests (500 draws by default)."""
     equal = replace(NULL, target=carried(1.5), source=carried(1.5))
     plants = {
         "nothing is carried": NULL,
@@ -75,9 +74,7 @@ def patching_errors(run: Run, draws: int) -> Records:
     columns = ("concept", "concept_raw", "beyond", "window", "first", "last", "covered")
     records = []
     for name, plant in plants.items():
-        null = not plant.target.any() or plant.target is plant.source or "alike" in name
-        count = max(draws, LEAST_NULLS) if null else draws
-        found = run(functools.partial(called, plant), count)
+        found = run(functools.partial(called, plant), draws)
         values = dict(zip(columns, means(found), strict=True))
-        records.append({"plant": name, "n": plant.n, **values, "draws": count})
+        records.append({"plant": name, "n": plant.n, **values, "draws": draws})
     return records

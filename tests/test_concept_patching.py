@@ -276,7 +276,8 @@ def test_what_is_not_answered_is_untestable_and_never_averaged(
     [
         (["--limit", "6"], "usable concepts, at least 8 are needed", 1),
         (["--targets", "de"], "unknown target 'de'; valid: en, fr, sw, yo", 2),
-        (["--languages", "fr,sw"], "the pivot en must be among them", 2),
+        (["--languages", "fr,sw,yo"], "patching needs the pivot en and two others", 2),
+        (["--languages", "en,fr"], "the vectors are of a third", 2),
         (["--variants", "fire"], "unknown variant 'fire'", 2),
     ],
 )

@@ -28,6 +28,7 @@ STAGES = (
     "behaviour.py",
     "check_router.py",
     "logit_lens.py",
+    "concept_patching.py",
     "app.py",
     "viz/alignment_curves.py",
     "viz/annotated_curve.py",

@@ -24,6 +24,7 @@ from aya_probes.stimuli import Manifest
 
 PROG = "concept_patching.py"
 STAGE = "patching"
+LEAST_LANGUAGES = 3
 ANALYSIS_VERSION = 1  # raise it when the same measurements would give other results
 
 
@@ -74,8 +75,11 @@ def _measure(config: Config, manifest: Manifest, names: Sequence[str]) -> None:
 
     suite = manifest.suite
     languages = command_line.choose("language", config.languages, list(suite.languages))
-    if suite.pivot not in languages:
-        raise UsageError(f"--languages: the pivot {suite.pivot} must be among them")
+    if suite.pivot not in languages or len(languages) < LEAST_LANGUAGES:
+        raise UsageError(
+            f"--languages {','.join(languages)}: patching needs the pivot {suite.pivot} and two "
+            "others at least: one is given, one answered, and the vectors are of a third"
+        )
     targets = command_line.choose("target", config.targets, languages)
     stage = PatchingStage(
         prompts=prompts.load_prompts(config.frames, languages),
