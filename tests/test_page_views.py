@@ -167,6 +167,16 @@ def test_a_map_of_differences_is_one_variant_minus_another(
             assert found[code, layer] == pytest.approx(value)
 
 
+def test_random_weights_do_not_take_the_colours_from_the_others(views: dict[str, View]) -> None:
+    def key(variants: list[str]) -> set[str]:
+        settings = complete(views["map"], {"variants": variants, "minus": ["base"]})
+        charts = views["map"].show(settings).charts
+        return {text for chart in charts for text in re.findall(r"colours to ([\d.]+)", chart)}
+
+    assert key(["fire", "untrained"]) == key(["fire"])
+    assert float(*key(["untrained"])) > float(*key(["fire"]))
+
+
 def test_the_matrix_has_every_pair_once_at_the_chosen_layer(
     data: PageData, views: dict[str, View]
 ) -> None:

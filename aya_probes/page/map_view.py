@@ -82,12 +82,23 @@ class _Map:
         panels = [make(variant) for variant in self.variants]
         if not self.rows:
             raise StudyError(f"{MEASURES[self.measure].label}: this run has no values for this map")
-        top = cells.limit(panels)
+        top = cells.limit(self.scaled(panels))
         signed = self.minus != NONE or any(
             (c.value or 0) < -0.1 * top for p in panels for row in p.cells for c in row
         )
         drawn = [cells.draw(panel, top, signed) for panel in panels]
         return Content(self.rows, drawn, below=self.table(), caption=self.caption())
+
+    def scaled(self, panels: list[CellPanel]) -> list[CellPanel]:
+        """Return the panels that set the colour scale.
+
+        A difference to or from random weights is far larger than one between trained variants, and
+        would leave no colour to those; it is drawn in the colour of the scale's end.
+        """
+        roles = self.results.info.roles
+        named = zip(self.variants, panels, strict=True)
+        trained = [panel for variant, panel in named if roles[variant] != "untrained"]
+        return trained if trained and self.minus != NONE else panels
 
     def _difference(self, value: float | None, other: float | None) -> float | None:
         if self.minus == NONE or value is None:
@@ -178,7 +189,10 @@ class _Map:
         if self.show == LAYERS and self.minus == NONE:
             parts.append(f"Dot: corrected p ≤ {ALPHA}. Hatched: untestable.")
         if self.minus != NONE:
-            parts.append("Differences are estimates; their tests are in the view Differences.")
+            parts.append(
+                "Differences are estimates; their tests are in the view Differences. Colours end at "
+                "the largest difference of a trained variant."
+            )
         if self.show == MATRIX and self.measure not in PRIMARY:
             parts.append("This run saves three layers; the nearest one is shown.")
         return " ".join(parts)
