@@ -190,8 +190,8 @@ class _Map:
             parts.append(f"Dot: corrected p ≤ {ALPHA}. Hatched: untestable.")
         if self.minus != NONE:
             parts.append(
-                "Differences are estimates; their tests are in the view Differences. Colours end at "
-                "the largest difference of a trained variant."
+                "Differences are estimates; their tests are in the view Differences. Colours end "
+                "at the largest difference of a trained variant."
             )
         if self.show == MATRIX and self.measure not in PRIMARY:
             parts.append("This run saves three layers; the nearest one is shown.")
