@@ -39,6 +39,15 @@
 
   for (const name of ["pointerdown", "keydown"])
     document.addEventListener(name, () => { asked = null; }, true);
+  // The arrow keys move between tabs; Enter opens one.
+  document.addEventListener("keydown", (event) => {
+    const tab = event.target.closest?.('[role="tab"]');
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!tab || !step) return;
+    const tabs = [...tab.closest('[role="tablist"]').querySelectorAll('[role="tab"]')];
+    tabs[(tabs.indexOf(tab) + step + tabs.length) % tabs.length].focus();
+    event.preventDefault();
+  });
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("button.png");
     if (button) png(button);
