@@ -30,6 +30,8 @@ from aya_probes.results.failures import (
 )
 from aya_probes.routers import calls, check
 from aya_probes.routers.calls import Outcome
+from examples import router as example
+from examples import serve_router
 from tools import edge_case_schema
 
 VARIANTS = ("base", "global", "fire", "earth")
@@ -324,6 +326,21 @@ def test_the_example_router_knows_the_variants(monkeypatch: pytest.MonkeyPatch) 
         report = check.check_router(router, content)
     assert {result.answer for result in report.results} <= set(content.metadata.variants)
     assert 0 < report.total.passed["router"] < report.total.cases
+
+
+def test_the_example_answers_the_same_when_it_is_served() -> None:
+    content = load_edge_cases(project.ROOT / "p1_edge_cases.json")
+    server = serve_router.make_server(example.route, 0)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        with calls.open_router(None, f"http://127.0.0.1:{server.server_port}/", 20) as router:
+            report = check.check_router(router, content)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert [r.answer for r in report.results] == [example.route(c.input) for c in content.cases]
 
 
 @pytest.mark.parametrize(("module", "function"), [("py3langid", "py3langid"), ("lingua", "lingua")])
