@@ -13,7 +13,7 @@ from aya_probes.alignment.contrasts import Draws
 from aya_probes.errors import StudyError
 from aya_probes.patching import analysis, design, statistics
 from aya_probes.patching.analysis import Curve
-from aya_probes.planted import patched, translation
+from aya_probes.planted import patchable, patched
 from aya_probes.planted.patched import ScorePlant
 
 
@@ -124,7 +124,7 @@ def test_what_both_languages_carry_is_no_window() -> None:
     assert moved[3] > 0.8
 
 
-DRAWS = Draws(inference.resample_weights(translation.CONCEPTS, 200, 0), 999, 0)
+DRAWS = Draws(inference.resample_weights(patchable.CONCEPTS, 200, 0), 999, 0)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_controls_move_nothing_in_a_model_that_shares_concepts(
 
 def test_a_planted_translator_has_its_blocks_in_order() -> None:
     with pytest.raises(ValueError, match="gather 3 and read 3"):
-        translation.model("abstract", 3, 3)
+        patchable.model("abstract", 3, 3)
 
 
 def test_donors_are_never_asked_for_and_never_in_the_other_half() -> None:

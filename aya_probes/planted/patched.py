@@ -11,21 +11,21 @@ import torch
 from aya_probes.patching import design, engine, vectors
 from aya_probes.patching.analysis import Measurement
 from aya_probes.patching.engine import Setup, Way
-from aya_probes.planted import translation
+from aya_probes.planted import patchable
 
 TARGET, GIVEN, SOURCES = "en", "fr", ("sw", "hi")
 LAYERS = 18  # layers 0..17, as of a model of 18 blocks
 ASKED_FALL = 6.0  # by which a patch lowers the word that a prompt asks for, in nats
 
 
-def measure(kind: translation.Kind, gather: int, read: int, way: Way = "cached") -> Measurement:
+def measure(kind: patchable.Kind, gather: int, read: int, way: Way = "cached") -> Measurement:
     """Return what patching measures on the planted translator, in the arrays of the stage."""
-    loaded = translation.model(kind, gather, read)
-    setup, n = Setup(loaded, way), translation.CONCEPTS
+    loaded = patchable.model(kind, gather, read)
+    setup, n = Setup(loaded, way), patchable.CONCEPTS
     names = [f"C{c:02d}" for c in range(n)]
-    asked = [translation.prompt(GIVEN, TARGET, c) for c in range(n)]
+    asked = [patchable.prompt(GIVEN, TARGET, c) for c in range(n)]
     streams = {
-        code: engine.capture(setup, [translation.prompt(code, code, c) for c in range(n)])
+        code: engine.capture(setup, [patchable.prompt(code, code, c) for c in range(n)])
         for code in SOURCES
     }
     own = engine.capture(setup, asked)
@@ -34,12 +34,12 @@ def measure(kind: translation.Kind, gather: int, read: int, way: Way = "cached")
     conditions, stacked = vectors.stack(named)
 
     def read_words(logits: torch.Tensor) -> torch.Tensor:
-        first = translation.word_token(translation.LANGUAGES[0], 0)
-        count = len(translation.LANGUAGES) * n
+        first = patchable.word_token(patchable.LANGUAGES[0], 0)
+        count = len(patchable.LANGUAGES) * n
         return torch.log_softmax(logits, -1)[:, first : first + count]
 
     def table(log_p: torch.Tensor) -> np.ndarray:
-        shaped = log_p.unflatten(-1, (len(translation.LANGUAGES), n)).numpy()
+        shaped = log_p.unflatten(-1, (len(patchable.LANGUAGES), n)).numpy()
         return shaped[donor.argsort().numpy()]
 
     layers = range(loaded.n_blocks)
@@ -59,7 +59,7 @@ def measure(kind: translation.Kind, gather: int, read: int, way: Way = "cached")
         {
             "kind": "tokens",
             "way": way,
-            "languages": list(translation.LANGUAGES),
+            "languages": list(patchable.LANGUAGES),
             "concepts": names,
             "layers": loaded.n_blocks,
         },
