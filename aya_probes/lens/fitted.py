@@ -22,12 +22,12 @@ from aya_probes.models import residuals, unembedding
 from aya_probes.models.residuals import LoadedModel
 from aya_probes.stimuli import Manifest
 
-TOKENS_PER_DIMENSION = 4  # of fitting text
+TOKENS_PER_DIMENSION = 3  # of fitting text
 LEAST_TOKENS, MOST_TOKENS = 1000, 8_000
 HELD_OUT = 5  # one text in so many is kept from the fit
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # per token, of standardised vectors
 BATCH_TOKENS = 512
-CHECKED_TOKENS = 24  # tokens of held-out text at which lens and output are compared
+CHECKED_TOKENS = 8  # tokens of held-out text at which lens and output are compared
 
 
 @dataclass(frozen=True)
