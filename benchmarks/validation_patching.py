@@ -15,8 +15,8 @@ import numpy as np
 
 from aya_probes.alignment import inference
 from aya_probes.patching import statistics
-from aya_probes.planted import patched
-from aya_probes.planted.patched import LAYERS, ScorePlant
+from aya_probes.planted import patch_scores
+from aya_probes.planted.patch_scores import LAYERS, ScorePlant
 from validation_plants import NOMINAL, PERMUTATIONS, RESAMPLES, Records, Run, means
 
 WINDOW = (5, 11)
@@ -35,7 +35,7 @@ def called(plant: ScorePlant, seed: int) -> list[float]:
     Concept; the same without making the word asked for neutral; beyond; window; first and last
     layer; share of edges that their interval covers (NaN without a window).
     """
-    drawn = patched.draw(plant, seed)
+    drawn = patch_scores.draw(plant, seed)
     orders = inference.permutations(plant.n, PERMUTATIONS, seed)
     target, source = (
         statistics.without_asked(scores, drawn.asked) for scores in (drawn.target, drawn.source)

@@ -21,7 +21,7 @@ from aya_probes.alignment.contrasts import Draws
 from aya_probes.lens import accuracy, words
 from aya_probes.models import loading
 from aya_probes.models.residuals import LoadedModel
-from aya_probes.patching import analysis, design, engine
+from aya_probes.patching import analysis, design, donors, engine
 from aya_probes.patching.analysis import Measurement
 from aya_probes.planted import tiny
 from aya_probes.prompts import Cell
@@ -246,7 +246,7 @@ def test_prompts_share_the_tokens_of_their_shots_and_are_patched_at_the_word(stu
         assert prompt.shared <= prompt.position
     large = [p for p in asked.prompts if p.shared > 20]
     assert len(large) >= 6  # several prompts of a half and frame
-    donor = design.donors(half, 0)
+    donor = donors.donors(half, 0)
     for query, number in zip(queries, donor, strict=True):
         answers = prompts.word_forms(concepts, ["en"])[queries[number].concept_id]["en"]
         assert not any(f'"{form}"\n' in query.shots for form in answers)

@@ -11,10 +11,10 @@ import pytest
 from aya_probes.alignment import inference
 from aya_probes.alignment.contrasts import Draws
 from aya_probes.errors import StudyError
-from aya_probes.patching import analysis, design, statistics
+from aya_probes.patching import analysis, donors, statistics
 from aya_probes.patching.analysis import Curve
-from aya_probes.planted import patchable, patched
-from aya_probes.planted.patched import ScorePlant
+from aya_probes.planted import patch_scores, patchable, patched
+from aya_probes.planted.patch_scores import ScorePlant
 
 
 def test_the_effect_is_the_interaction_of_a_linear_model() -> None:
@@ -89,7 +89,7 @@ def rejected(plant: ScorePlant, draws: int) -> np.ndarray:
     """Return how often each test of 99 draws rejects: concept, not neutral, beyond, window."""
     found = []
     for seed in range(draws):
-        drawn = patched.draw(plant, seed)
+        drawn = patch_scores.draw(plant, seed)
         orders = inference.permutations(plant.n, 99, seed)
         both = [statistics.without_asked(s, drawn.asked) for s in (drawn.target, drawn.source)]
         moved, away = map(statistics.effect, both)
@@ -115,12 +115,14 @@ def test_error_rates_over_five_hundred_nulls() -> None:
 
 
 def test_what_both_languages_carry_is_no_window() -> None:
-    size = np.where((np.arange(patched.LAYERS) > 4) & (np.arange(patched.LAYERS) < 12), 1.5, 0.0)
+    size = np.where(
+        (np.arange(patch_scores.LAYERS) > 4) & (np.arange(patch_scores.LAYERS) < 12), 1.5, 0.0
+    )
     alike = ScorePlant(target=size, source=size, n=10)
     concept, _, beyond, window = rejected(alike, 100)
     assert concept > 0.9
     assert max(beyond, window) <= 0.11  # 99% of the draws of a binomial of 5% over 100
-    moved = rejected(replace(alike, source=np.zeros(patched.LAYERS), n=16), 30)
+    moved = rejected(replace(alike, source=np.zeros(patch_scores.LAYERS), n=16), 30)
     assert moved[3] > 0.8
 
 
@@ -197,10 +199,10 @@ def test_a_planted_translator_has_its_blocks_in_order() -> None:
 def test_donors_are_never_asked_for_and_never_in_the_other_half() -> None:
     half = np.array([0, 1, 1, 0, 0, 1, 0, 1, 1])
     for seed in range(20):
-        donor = design.donors(half, seed)
+        donor = donors.donors(half, seed)
         assert sorted(donor) == list(range(9))
         assert (donor != np.arange(9)).all()
         assert (half[donor] == half).all()
         assert (donor[donor] != np.arange(9)).all()  # so that a wrong concept is a third one
     with pytest.raises(StudyError, match="2 concepts share their shots, at least 3"):
-        design.donors(np.array([0, 0, 1, 0, 1]), 0)
+        donors.donors(np.array([0, 0, 1, 0, 1]), 0)

@@ -194,7 +194,8 @@ def _hover(panel: LinePanel, x: Scale, last: int) -> str:
     half, parts = (x(1) - x(0)) / 2 if last else 4, []
     for layer in range(last + 1):
         words = [f"layer {layer}"]
-        words += [f"{line.label}: {value_text(line.curve, layer)}" for line in panel.lines]
+        there = [line for line in panel.lines if layer < len(line.curve.mean)]  # of two depths
+        words += [f"{line.label}: {value_text(line.curve, layer)}" for line in there]
         strip = {"x": number(x(layer) - half), "width": number(2 * half), "y": TOP}
         title = tag("title", svg.escape("\n".join(words)))
         parts.append(tag("rect", title, height=HEIGHT - BOTTOM - TOP, class_="hover", **strip))

@@ -9,14 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from aya_probes.errors import StudyError
 from aya_probes.extraction import encoding
 from aya_probes.models.residuals import LoadedModel
 from aya_probes.patching.engine import Prompt
 from aya_probes.probes import Concept
 from aya_probes.prompts import FRAMES, Cell, Prompts, Query, make_queries
 
-LEAST_OF_A_HALF = 3
 Place = Literal["word", "last"]
 """The last token of the concept's word, or of the prompt."""
 
@@ -37,27 +35,6 @@ def one_a_concept(
     shown = [by_concept[name][0].shots for name in order]
     half = np.array([int(text != shown[0]) for text in shown])
     return [by_concept[name][n % FRAMES] for n, name in enumerate(order)], half
-
-
-def donors(half: np.ndarray, seed: int) -> np.ndarray:
-    """Return for each concept the number of the one whose vector is put into its prompt, ``[n]``.
-
-    A random cycle within each half: it is never the concept asked for, and never one whose answer
-    the shots show. Raises StudyError for a half of fewer than three concepts: the one asked for,
-    the one put in, and a wrong one.
-    """
-    rng = np.random.default_rng([seed, len(half), 12])
-    found = np.empty(len(half), dtype=int)
-    for label in np.unique(half):
-        members = np.flatnonzero(half == label)
-        if len(members) < LEAST_OF_A_HALF:
-            raise StudyError(
-                f"{len(members)} concepts share their shots, at least {LEAST_OF_A_HALF} are needed "
-                "to put one into the prompt of another; take more concepts"
-            )
-        cycle = rng.permutation(members)
-        found[cycle] = np.roll(cycle, 1)
-    return found
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from aya_probes.lens.reading import Reader, judge
 from aya_probes.lens.words import FirstTokens
 from aya_probes.model_stage import Inputs
 from aya_probes.models.residuals import LoadedModel
-from aya_probes.patching import design, engine, generation, self_check, vectors
+from aya_probes.patching import design, donors, engine, generation, self_check, vectors
 from aya_probes.patching.design import Asked
 from aya_probes.patching.engine import Setup
 from aya_probes.probes import Concept
@@ -218,7 +218,7 @@ class _Measurement:
         kept = [n for n, c in enumerate(one.ids) if all(c in ids for ids, _ in mine.values())]
         ids = [one.ids[n] for n in kept]
         asked = design.tokenise(self._loaded, [one.queries[n] for n in kept])
-        donor = torch.from_numpy(design.donors(one.half[kept], stage.seed))
+        donor = torch.from_numpy(donors.donors(one.half[kept], stage.seed))
         given = {c: s[[known.index(i) for i in ids]] for c, (known, s) in mine.items()}
         own = engine.capture(self._setup, asked.prompts)
         named = vectors.sources(given, own, donor)
@@ -286,7 +286,7 @@ class _Measurement:
         ids = [c for c in pivot.ids if c in one.ids]
         here, there = ([a.ids.index(c) for c in ids] for a in (one, pivot))
         mine, other = one.states[here], pivot.states[there]
-        donor = torch.from_numpy(design.donors(pivot.half[there], self._stage.seed))
+        donor = torch.from_numpy(donors.donors(pivot.half[there], self._stage.seed))
         order = donor.argsort().numpy()
         turned = vectors.turned(mine, other, donor, self._stage.seed)
         moved = vectors.sentence(mine, other, donor)
