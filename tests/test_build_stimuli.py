@@ -15,7 +15,7 @@ from aya_probes.planted.tiny import write_study
 
 MINI = suites.load_suite("mini")
 MINI_MANIFEST = {  # by MANIFEST_VERSION; CLDR as in the Babel of this project
-    3: "4aeaba510d71eb3637f468c22273b38c43b9f7d43e1a5e1445f84eb336852997"
+    3: "6558087c2d2ebf0f29070aeae56f313643aa43fdd319de77bd938d68eaf3b8a8"
 }
 
 
@@ -43,6 +43,7 @@ MINI_ADAPTERS = {
     "global-seed2": "3f7a5cca55e02d221e81361fefab951ef02d04bfd1af35764e7804042f9c3bba",
     "fire-seed2": "69b5f8d2a8113e612e45ed1d61f01e2abf2568475d87859d0f35b44705593de7",
     "earth-seed2": "633159f94498ff27a8d67b00c8f2489f7e0e1ed7bd0f7e7b7d84f785c68ecda0",
+    "global-dose": "22da3a1d3d21bcccc3e3520304b2980e1e8a71a0123bbb02165f5438c6989769",
 }
 
 
@@ -67,6 +68,7 @@ MINI_VARIANTS = (
     mini_variant("fire", "regional", targets=("hi", "bn", "ta")),
     mini_variant("earth", "regional", targets=("sw", "am", "yo")),
     *(mini_variant(f"{name}-seed2", "seed") for name in ("global", "fire", "earth")),
+    mini_variant("global-dose", "dose"),
 )
 
 
