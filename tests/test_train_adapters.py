@@ -46,14 +46,23 @@ def test_sequences_use_the_same_lines_in_every_language() -> None:
 
 
 def test_committed_cards_keep_the_promise() -> None:
-    cards = [
-        json.loads((project.ROOT / f"data/adapters/mini/{n}/card.json").read_text("utf-8"))
+    """The same English and the same data; the same total, or for a dose control the same dose."""
+    cards = {
+        n: json.loads((project.ROOT / f"data/adapters/mini/{n}/card.json").read_text("utf-8"))
         for n in NAMES
-    ]
-    assert len({card["tokens"]["en"] for card in cards}) == 1
-    assert len({card["data_sha256"] for card in cards}) == 1
-    totals = [card["tokens_total"] for card in cards]
+    }
+    assert len({card["tokens"]["en"] for card in cards.values()}) == 1
+    assert len({card["data_sha256"] for card in cards.values()}) == 1
+    suite = suites.load_suite("mini")
+    doses = {n: cards.pop(n) for n in NAMES if suite.variant(n).role == "dose"}
+    totals = [card["tokens_total"] for card in cards.values()]
     assert max(totals) - min(totals) <= 10
+    others = set(suite.languages) - {suite.pivot}
+    for card in doses.values():
+        assert set(card["tokens"]) - {suite.pivot} == others
+        for regional in suite.by_role("regional"):
+            for code in regional.targets:
+                assert abs(card["tokens"][code] - cards[regional.name]["tokens"][code]) <= 10
 
 
 @pytest.mark.parametrize("name", NAMES)
