@@ -166,6 +166,13 @@ def audit_text(
 # --- drawing ------------------------------------------------------------------------------------
 
 
+def blank(size: tuple[float, float]) -> Figure:
+    """Return an empty figure of ``size``, width and height in inches."""
+    from matplotlib.figure import Figure  # seconds, which --help and the page do without
+
+    return Figure(figsize=size, layout="constrained")
+
+
 def draw_curve(axes: Axes, curve: Curve, style: Style) -> None:
     """Draw a curve with its 95% band, and the value at final_norm as a dot at the right."""
     layers = np.arange(len(curve.mean))

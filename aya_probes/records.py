@@ -13,13 +13,15 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import pandas as pd
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from aya_probes import files
 from aya_probes.errors import StudyError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 T = TypeVar("T")
@@ -93,6 +95,8 @@ def _column_types(kind: type[Any]) -> dict[str, type]:
 
 def save_table(path: Path, kind: type[Any], rows: Sequence[Any]) -> None:
     """Write records as CSV: one column per field, 6 significant digits, None as an empty cell."""
+    import pandas as pd  # seconds, which --help does without
+
     columns = {
         name: pd.Series([getattr(row, name) for row in rows], dtype=_COLUMN_TYPES[column])
         for name, column in _column_types(kind).items()

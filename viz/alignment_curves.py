@@ -17,9 +17,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from aya_probes import command_line, figures
 from aya_probes.figures import DrawnPoint
@@ -37,6 +35,10 @@ from aya_probes.results.curves import (
     SENTENCE,
 )
 from aya_probes.run_folder import RunPaths
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANELS = ("sw", "hi", "am")
 SINGLES = ("hi", "am")
@@ -130,7 +132,7 @@ def plot_panels(results: Results, languages: Sequence[str]) -> tuple[Figure, lis
     rows, count = choose_rows(results), len(languages)
     heights = [row.height for row in rows]
     size = (max(5.6, 4.2 * count), 1.8 + 1.55 * sum(heights))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = figures.blank(size)
     grid = figure.subplots(
         len(rows), count, squeeze=False, sharex=True, sharey="row", height_ratios=heights
     )

@@ -18,10 +18,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from aya_probes import command_line, figures
 from aya_probes.errors import StudyError
@@ -37,6 +34,10 @@ from aya_probes.results.curves import (
     Shape,
 )
 from aya_probes.run_folder import RunPaths
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BOX = {"facecolor": "white", "edgecolor": "#cccccc"}
 PEAK_COLOUR = "#dddddd"
@@ -163,7 +164,7 @@ def _write_box(axes: Axes, lines: Sequence[str]) -> None:
 def plot(results: Results, variant: str, language: str) -> tuple[Figure, list[DrawnPoint]]:
     """Return the annotated figure, and the numbers drawn in it."""
     info, measures = results.info, panels_of(results)
-    figure = Figure(figsize=(8, 7.2), layout="constrained")
+    figure = figures.blank((8, 7.2))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     drawn = []
     for axes, measure in zip((upper, lower), measures, strict=True):

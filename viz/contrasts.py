@@ -17,10 +17,9 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from aya_probes import command_line, figures, files, records
 from aya_probes.results import contrasts
@@ -29,6 +28,10 @@ from aya_probes.results.curves import CONCEPT, ITEM_MEASURES, RAW
 from aya_probes.results.run_info import RunInfo
 from aya_probes.results.tables import Contrast
 from aya_probes.run_folder import RunPaths
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FAMILIES = ("specificity", "parts", "region")
 MEASURES = (CONCEPT, *ITEM_MEASURES)
@@ -170,7 +173,7 @@ def plot(rows: Sequence[Contrast], info: RunInfo) -> tuple[Figure, list[DrawnCon
     labels = choose_rows(rows, info)
     measured = [m for m in MEASURES if contrasts.choose(rows, m, *FAMILIES)]
     height = 1.9 + 0.27 * len(labels)
-    figure = Figure(figsize=(3.2 + 2.7 * len(measured), height), layout="constrained")
+    figure = figures.blank((3.2 + 2.7 * len(measured), height))
     grid = figure.subplots(1, len(measured), squeeze=False, sharey=True)[0]
     drawn: list[DrawnContrast] = []
     for axes, measure in zip(grid, measured, strict=True):

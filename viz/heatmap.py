@@ -16,11 +16,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from aya_probes import command_line, figures, files, records
 from aya_probes.results.alignment import Results, load_results
@@ -35,6 +33,10 @@ from aya_probes.results.curves import (
 from aya_probes.results.run_info import RunInfo
 from aya_probes.results.tables import Layers
 from aya_probes.run_folder import RunPaths
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COMMITMENT = "commitment_layer"
 STATUS_WORDS = {"untestable": "untest-\nable"}
@@ -213,7 +215,7 @@ def plot(results: Results, grids: Sequence[Grid]) -> Figure:
     rows = -(-len(grids) // columns)
     width = max(13, 3 + 0.18 * len(info.others)) if crowded else 14
     each = 0.8 + (0.25 if crowded else 0.42) * len(info.variants)
-    figure = Figure(figsize=(width, 0.9 + rows * (each + 0.4)), layout="constrained")
+    figure = figures.blank((width, 0.9 + rows * (each + 0.4)))
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, grid in zip(panels, grids, strict=False):
         _draw(axes, grid)

@@ -17,9 +17,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from aya_probes import command_line, figures, files, records
 from aya_probes.figures import DrawnPoint
@@ -27,6 +25,10 @@ from aya_probes.results.alignment import Results, load_results
 from aya_probes.results.curves import CONCEPT, PARALLEL_ALIGNMENT, RAW, WITHIN_CATEGORY
 from aya_probes.results.tables import Layers
 from aya_probes.run_folder import RunPaths
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STATUSES = (  # status, whether a cue passes (None: either), title, which language
     ("committed", False, "established", max),
@@ -105,7 +107,7 @@ def draw_panel(axes: Axes, results: Results, measure: str, panel: Panel) -> list
 def plot(results: Results, panels: Sequence[Panel]) -> tuple[Figure, list[DrawnPoint]]:
     """Return the figure, and the numbers drawn."""
     measure = CONCEPT if results.info.concepts else PARALLEL_ALIGNMENT
-    figure = Figure(figsize=(max(5, 3.9 * len(panels)), 4.8), layout="constrained")
+    figure = figures.blank((max(5, 3.9 * len(panels)), 4.8))
     grid = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     drawn: list[DrawnPoint] = []
     pivot = figures.language_name(results.info.pivot)

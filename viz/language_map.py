@@ -16,16 +16,19 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from aya_probes import command_line, figures, files, records, suites
 from aya_probes.results.alignment import load_results
 from aya_probes.results.run_info import RunInfo
 from aya_probes.results.tables import LanguagePair
 from aya_probes.run_folder import RunPaths
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FEW = 20  # with more languages, their codes are smaller
 Values = Mapping[tuple[str, str], float | None]  # by pair of languages
@@ -130,7 +133,7 @@ def plot(info: RunInfo, rows: Sequence[LanguagePair]) -> tuple[Figure, list[Draw
     """Return the figure, and the numbers drawn."""
     lines = [panels for panels in make_panels(info, rows) if panels]
     columns = max(map(len, lines))
-    figure = Figure(figsize=(5.4 * columns, 5.2 * len(lines) + 0.8), layout="constrained")
+    figure = figures.blank((5.4 * columns, 5.2 * len(lines) + 0.8))
     grid = figure.subplots(len(lines), columns, squeeze=False)
     for line, panels in zip(grid, lines, strict=True):
         for axes, panel in itertools.zip_longest(line, panels):

@@ -14,10 +14,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from aya_probes import command_line, figures, files, records
 from aya_probes.published import (
@@ -32,6 +31,10 @@ from aya_probes.published import (
     load,
 )
 from aya_probes.run_folder import RunPaths
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LANGUAGES = ("hi", "am", "fr", "sw")  # whose curves are drawn
 
@@ -117,7 +120,7 @@ def plot(
     languages: Sequence[str], cosines: dict[str, np.ndarray], found: Reanalysis
 ) -> tuple[Figure, list[DrawnValue]]:
     """Return the figure (curves of four languages, differences to base), and the numbers drawn."""
-    figure = Figure(figsize=(13, 7), layout="constrained")
+    figure = figures.blank((13, 7))
     grid = figure.subplots(2, 3)
     drawn: list[DrawnValue] = []
     for axes, code in zip(grid.flat[:4], LANGUAGES, strict=True):
