@@ -18,7 +18,7 @@ from aya_probes.run_folder import RunPaths
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the stage's parser."""
-    parser = command_line.common_parser(
+    return command_line.common_parser(
         "concept_alignment.py",
         "Measure cross-lingual alignment with controls and intervals.",
         "variants",
@@ -26,19 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
         "concepts",
         "seed",
         "overwrite",
+        "n-bootstrap",
+        "n-permutations",
     )
-    for flag, what in (
-        ("--n-bootstrap", "number of bootstrap resamples over concepts"),
-        ("--n-permutations", "number of permutations of the concepts"),
-    ):
-        parser.add_argument(
-            flag,
-            type=command_line.positive_int,
-            default=10_000,
-            metavar="B",
-            help=f"{what} (default 10000)",
-        )
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

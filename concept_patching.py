@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from aya_probes import command_line, signals
 from aya_probes.run_folder import RunPaths
@@ -34,6 +33,10 @@ def build_parser() -> argparse.ArgumentParser:
         "dtype",
         "seed",
         "overwrite",
+        "shots",
+        "prompts",
+        "n-bootstrap",
+        "n-permutations",
     )
     parser.add_argument(
         "--targets",
@@ -47,23 +50,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="use only the first N concepts (at least 8)",
     )
-    parser.add_argument(
-        "--shots", type=command_line.positive_int, metavar="N", help="shots of a prompt (default 5)"
-    )
-    parser.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="frames (default data/prompts.toml)"
-    )
-    for flag, what in (
-        ("--n-bootstrap", "number of bootstrap resamples over concepts"),
-        ("--n-permutations", "number of permutations of the concepts"),
-    ):
-        parser.add_argument(
-            flag,
-            type=command_line.positive_int,
-            default=10_000,
-            metavar="B",
-            help=f"{what} (default 10000)",
-        )
     return parser
 
 

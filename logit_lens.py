@@ -17,9 +17,8 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
-from aya_probes import command_line, prompts, signals
+from aya_probes import command_line, signals
 from aya_probes.run_folder import RunPaths
 
 PROG = "logit_lens.py"
@@ -37,6 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
         "dtype",
         "seed",
         "overwrite",
+        "shots",
+        "prompts",
     )
     parser.add_argument(
         "--sources",
@@ -49,20 +50,6 @@ def build_parser() -> argparse.ArgumentParser:
         type=command_line.positive_int,
         metavar="N",
         help="use only the first N concepts, at least 8",
-    )
-    parser.add_argument(
-        "--shots",
-        type=command_line.positive_int,
-        default=prompts.SHOTS,
-        metavar="N",
-        help=f"shots of a prompt (default {prompts.SHOTS})",
-    )
-    parser.add_argument(
-        "--prompts",
-        type=Path,
-        default=prompts.DEFAULT_PATH,
-        metavar="FILE",
-        help="file of frames (default data/prompts.toml)",
     )
     parser.add_argument(
         "--n-permutations",
@@ -82,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     def stage() -> None:
+        from aya_probes import prompts
         from aya_probes.lens import run
 
         paths = RunPaths(args.run_dir)
@@ -93,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                     args.languages,
                     args.sources,
                     args.limit,
-                    args.shots,
-                    args.prompts,
+                    args.shots or prompts.SHOTS,
+                    args.prompts or prompts.DEFAULT_PATH,
                     args.seed,
                     args.device,
                     args.dtype,

@@ -64,6 +64,20 @@ _FLAGS: dict[str, dict[str, Any]] = {
         "help": f"seed of all random draws (default {project.SEED})",
     },
     "overwrite": {"action": "store_true", "help": "recompute what is up to date"},
+    "n-bootstrap": {
+        "type": positive_int,
+        "default": 10_000,
+        "metavar": "B",
+        "help": "number of bootstrap resamples over concepts (default 10000)",
+    },
+    "n-permutations": {
+        "type": positive_int,
+        "default": 10_000,
+        "metavar": "B",
+        "help": "number of permutations of the concepts (default 10000)",
+    },
+    "shots": {"type": positive_int, "metavar": "N", "help": "shots of a prompt (default 5)"},
+    "prompts": {"type": Path, "metavar": "FILE", "help": "frames (default data/prompts.toml)"},
 }
 
 

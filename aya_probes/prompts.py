@@ -151,6 +151,21 @@ def load_concepts(manifest: Manifest) -> list[Concept]:
     return [found[name] for name in manifest.metadata["concepts"]]
 
 
+def asked_settings(
+    prompts: Prompts, concepts: Sequence[Concept], shots: int, seed: int
+) -> dict[str, Any]:
+    """Return what decides the queries of a stage, as JSON types for its plan."""
+    languages = tuple(prompts.frames)
+    return {
+        "prompts_sha256": prompts.sha256,
+        "words_sha256": files.digest(word_forms(concepts, languages)),
+        "languages": list(languages),
+        "concepts": [concept.id for concept in concepts],
+        "shots": shots,
+        "seed": seed,
+    }
+
+
 def word_forms(concepts: Sequence[Concept], languages: Sequence[str]) -> Forms:
     """Return the valid answers: each concept's term and the forms that its sentences attest."""
     return {

@@ -103,7 +103,8 @@ def test_help_imports_no_library_that_takes_seconds(stage: str, tmp_path: Path) 
         "try:\n"
         f"    runpy.run_path({str(project.ROOT / stage)!r}, run_name='__main__')\n"
         "except SystemExit as stop:\n"
-        "    heavy = {'torch', 'gradio', 'transformers', 'matplotlib', 'pandas'} & set(sys.modules)\n"
+        "    heavy = {'torch', 'gradio', 'transformers', 'matplotlib', 'pandas'}\n"
+        "    heavy &= set(sys.modules)\n"
         "    print(stop.code, sorted(heavy))"
     )
     done = subprocess.run(

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from aya_probes import files, prompts
+from aya_probes import prompts
 from aya_probes.errors import StudyError
 from aya_probes.lens import accuracy, fitted, words
 from aya_probes.lens.reading import Reader, Reading
@@ -69,16 +69,10 @@ class LensStage:
     @property
     def settings(self) -> Mapping[str, Any]:
         """What decides the rows beside the manifest and the weights."""
-        forms = prompts.word_forms(self.concepts, self.languages)
         return {
-            "prompts_sha256": self.prompts.sha256,
-            "words_sha256": files.digest({c: dict(forms[c]) for c in forms}),
-            "languages": list(self.languages),
-            "concepts": [concept.id for concept in self.concepts],
+            **prompts.asked_settings(self.prompts, self.concepts, self.shots, self.seed),
             "cells": [f"{c.task}-{c.source}-{c.target}" for c in self.cells],
             "pivot": self.pivot,
-            "shots": self.shots,
-            "seed": self.seed,
         }
 
     def measure(self, loaded: LoadedModel, inputs: Inputs) -> Measured:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from aya_probes import files, prompts
+from aya_probes import prompts
 from aya_probes.lens import accuracy, words
 from aya_probes.lens.reading import Reader, judge
 from aya_probes.lens.words import FirstTokens
@@ -68,17 +68,11 @@ class PatchingStage:
     @property
     def settings(self) -> Mapping[str, Any]:
         """What decides the rows beside the manifest and the weights."""
-        forms = prompts.word_forms(self.concepts, self.languages)
         return {
-            "prompts_sha256": self.prompts.sha256,
-            "words_sha256": files.digest({c: dict(forms[c]) for c in forms}),
-            "languages": list(self.languages),
-            "concepts": [concept.id for concept in self.concepts],
+            **prompts.asked_settings(self.prompts, self.concepts, self.shots, self.seed),
             "pivot": self.pivot,
             "targets": list(self.targets),
             "sources": list(self.sources),
-            "shots": self.shots,
-            "seed": self.seed,
         }
 
     def measure(self, loaded: LoadedModel, inputs: Inputs) -> Measured:

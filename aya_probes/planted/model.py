@@ -50,59 +50,61 @@ def vocabulary() -> dict[str, int]:
     return {word: number for number, word in enumerate(words)}
 
 
-def tokenizer() -> Any:
+def word_tokenizer(vocabulary: dict[str, int], **settings: str) -> Any:
     """Return a fast tokenizer with one token per word, BOS first."""
-    core = Tokenizer(models.WordLevel(vocabulary(), unk_token="<unk>"))
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     core.post_processor = processors.TemplateProcessing(
         single="<bos> $A", special_tokens=[("<bos>", 2)]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        padding_side="left",
-    )
+    names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=core, **names, **settings)
 
 
-def model(share: int, release: int, seed: int = 0) -> Any:
-    """Return the planted Cohere2; blocks are counted from 1, like layers."""
-    words = vocabulary()
+def silent(tokens: Any, blocks: int, width: int, logit_scale: float, seed: int) -> Any:
+    """Return a Cohere2 with these embeddings ``[token, hidden]`` whose blocks write nothing."""
     torch.manual_seed(seed)
     planted = Cohere2ForCausalLM(
         Cohere2Config(
-            vocab_size=len(words),
-            hidden_size=HIDDEN,
-            num_hidden_layers=BLOCKS,
-            intermediate_size=len(LANGUAGES) * CONCEPTS,
+            vocab_size=len(tokens),
+            hidden_size=tokens.shape[1],
+            num_hidden_layers=blocks,
+            intermediate_size=width,
             num_attention_heads=4,
             num_key_value_heads=2,
-            logit_scale=1.0,
+            logit_scale=logit_scale,
             bos_token_id=2,
             eos_token_id=1,
             pad_token_id=0,
         )
     )
-    rng = np.random.default_rng(seed)
-
-    def directions(count: int) -> Any:
-        vectors = rng.normal(size=(count, HIDDEN))
-        vectors -= vectors.mean(axis=1, keepdims=True)  # the norm of a block subtracts the mean
-        return torch.tensor(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).float()
-
-    tokens, concepts = directions(len(words)), directions(CONCEPTS)
-    ids = torch.tensor(
-        [words[concept_word(code, c)] for code in LANGUAGES for c in range(CONCEPTS)]
-    )
-    shared = concepts.repeat(len(LANGUAGES), 1)  # the same direction for every language
     decoder = planted.get_decoder()
     with torch.no_grad():
         decoder.embed_tokens.weight.copy_(tokens)
         for block in decoder.layers:
             block.self_attn.o_proj.weight.zero_()
             block.mlp.down_proj.weight.zero_()
+    return planted
+
+
+def directions(rng: np.random.Generator, count: int) -> Any:
+    """Draw vectors of length 1 ``[count, HIDDEN]``, centred as the norm of a block centres."""
+    vectors = rng.normal(size=(count, HIDDEN))
+    vectors -= vectors.mean(axis=1, keepdims=True)
+    return torch.tensor(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).float()
+
+
+def model(share: int, release: int, seed: int = 0) -> Any:
+    """Return the planted Cohere2; blocks are counted from 1, like layers."""
+    words, rng = vocabulary(), np.random.default_rng(seed)
+    tokens, concepts = directions(rng, len(words)), directions(rng, CONCEPTS)
+    planted = silent(tokens, BLOCKS, len(LANGUAGES) * CONCEPTS, logit_scale=1.0, seed=seed)
+    ids = torch.tensor(
+        [words[concept_word(code, c)] for code in LANGUAGES for c in range(CONCEPTS)]
+    )
+    shared = concepts.repeat(len(LANGUAGES), 1)  # the same direction for every language
+    decoder = planted.get_decoder()
+    with torch.no_grad():
         write_values(decoder.layers[share - 1].mlp, tokens[ids], SHARED_LENGTH * shared, cosine=1.0)
         # By then a token's vector is token + SHARED_LENGTH · concept.
         seen = SHARED_LENGTH / float(np.hypot(1, SHARED_LENGTH))
@@ -126,7 +128,7 @@ def write_values(mlp: Any, keys: Any, values: Any, *, cosine: float) -> None:
 def save_suite(folder: Path, share: int, release: int) -> Path:
     """Write model, probes and suite into ``folder``; returns the suite file."""
     model(share, release).save_pretrained(folder / "model")
-    tokenizer().save_pretrained(folder / "model")
+    word_tokenizer(vocabulary(), padding_side="left").save_pretrained(folder / "model")
     concepts = [
         {
             "id": f"C{c:02d}",

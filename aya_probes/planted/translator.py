@@ -19,15 +19,19 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import Cohere2Config, Cohere2ForCausalLM, PreTrainedTokenizerFast
 
-from aya_probes.planted.model import concept_word, write_values
+from aya_probes.planted.model import (
+    concept_word,
+    directions,
+    silent,
+    word_tokenizer,
+    write_values,
+)
 
 Way = Literal["pivot", "abstract", "direct"]
 LANGUAGES = ("en", "fr", "sw", "yo")
 CONCEPTS = 16
-HIDDEN, BLOCKS = 256, 8
+BLOCKS = 8
 MIDDLE, ANSWER = 3.0, 4.0  # lengths of what is written, beside a token vector of length 1
 STOP = "."
 
@@ -38,43 +42,11 @@ def vocabulary() -> dict[str, int]:
     return {word: n for n, word in enumerate(["<pad>", "<eos>", "<bos>", "<unk>", STOP, *words])}
 
 
-def tokenizer() -> Any:
-    """Return a fast tokenizer with one token per word, BOS first."""
-    core = Tokenizer(models.WordLevel(vocabulary(), unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    core.post_processor = processors.TemplateProcessing(
-        single="<bos> $A", special_tokens=[("<bos>", 2)]
-    )
-    names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
-    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", **names)
-
-
 def model(way: Way, share: int, release: int, seed: int = 0) -> Any:
     """Return the planted Cohere2."""
-    words = vocabulary()
-    torch.manual_seed(seed)
-    planted = Cohere2ForCausalLM(
-        Cohere2Config(
-            vocab_size=len(words),
-            hidden_size=HIDDEN,
-            num_hidden_layers=BLOCKS,
-            intermediate_size=4 * CONCEPTS,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            logit_scale=0.5,
-            bos_token_id=2,
-            eos_token_id=1,
-            pad_token_id=0,
-        )
-    )
-    rng = np.random.default_rng(seed)
-
-    def directions(count: int) -> Any:
-        vectors = rng.normal(size=(count, HIDDEN))
-        vectors -= vectors.mean(axis=1, keepdims=True)  # the norm of a block subtracts the mean
-        return torch.tensor(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).float()
-
-    tokens, concepts = directions(len(words)), directions(CONCEPTS)
+    words, rng = vocabulary(), np.random.default_rng(seed)
+    tokens, concepts = directions(rng, len(words)), directions(rng, CONCEPTS)
+    planted = silent(tokens, BLOCKS, 4 * CONCEPTS, logit_scale=0.5, seed=seed)
     english, french, swahili = (
         tokens[[words[concept_word(code, c)] for c in range(CONCEPTS)]]
         for code in ("en", "fr", "sw")
@@ -82,10 +54,6 @@ def model(way: Way, share: int, release: int, seed: int = 0) -> Any:
     middle = {"pivot": english, "abstract": concepts, "direct": None}[way]
     decoder = planted.get_decoder()
     with torch.no_grad():
-        decoder.embed_tokens.weight.copy_(tokens)
-        for block in decoder.layers:
-            block.self_attn.o_proj.weight.zero_()
-            block.mlp.down_proj.weight.zero_()
         stop = tokens[words[STOP]].repeat(CONCEPTS, 1)
         write_values(decoder.layers[0].mlp, swahili, ANSWER * stop, cosine=1.0)
         last = decoder.layers[release - 1].mlp
@@ -108,7 +76,7 @@ FRAMES = {
 def save_suite(folder: Path, way: Way, share: int, release: int) -> Path:
     """Write model, probes, prompts.toml and suite into ``folder``; returns the suite file."""
     model(way, share, release).save_pretrained(folder / "model")
-    tokenizer().save_pretrained(folder / "model")
+    word_tokenizer(vocabulary()).save_pretrained(folder / "model")
     concepts = [
         {
             "id": f"C{c:02d}",
