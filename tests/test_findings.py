@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,6 +134,28 @@ def test_a_region_is_established_only_beyond_the_seeds(run: Run) -> None:
     loss = dataclasses.replace(won, estimate=-0.1, lower=-0.11, upper=-0.09)
     others = [loss if r is won else r for r in run.contrasts]
     assert verdict(dataclasses.replace(run, contrasts=others)) == NOT_ESTABLISHED
+
+
+def test_a_gain_at_equal_dose_needs_the_corrected_test_and_the_right_sign(run: Run) -> None:
+    own = next(
+        r
+        for r in run.contrasts
+        if (r.measure, r.family, r.part, r.window) == (CONCEPT, "dose", "targets", "all")
+    )
+
+    def verdict(**changed: Any) -> str:
+        other = dataclasses.replace(own, **changed)
+        rows = [other if r is own else r for r in run.contrasts]
+        found = variants.dose(dataclasses.replace(run, contrasts=rows))
+        assert found is not None
+        head = f"{own.contrast.replace(' - ', ' − ')} on concepts"
+        return next(s.verdict for s in found.statements if s.text.startswith(head))
+
+    assert verdict(estimate=0.1, p_holm=0.01) == ESTABLISHED
+    assert verdict(estimate=0.1, p_holm=0.2) == NOT_ESTABLISHED
+    assert verdict(estimate=-0.1, p_holm=0.01) == NOT_ESTABLISHED
+    without = [r for r in run.contrasts if r.family != "dose"]
+    assert variants.dose(dataclasses.replace(run, contrasts=without)) is None
 
 
 def test_a_run_without_probes_says_so_and_answers_the_rest() -> None:

@@ -17,6 +17,7 @@ QUESTIONS: tuple[Callable[[Run], Finding | None], ...] = (
     concepts.shape,
     concepts.corpus,
     variants.region,
+    variants.dose,
     variants.adaptation,
     variants.robust,
     variants.artefact,

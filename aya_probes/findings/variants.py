@@ -89,6 +89,26 @@ def _specificity(run: Run, row: Contrast, what: str) -> Statement:
     return Statement(verdict, text, _n(row))
 
 
+def dose(run: Run) -> Finding | None:
+    """Is a gain one of the languages' text, or of training on these languages alone?"""
+    statements = []
+    for measure, what in ON.items():
+        rows = {(r.contrast, r.part): r for r in contrasts.choose(run.contrasts, measure, "dose")}
+        for contrast in dict.fromkeys(contrast for contrast, _ in rows):
+            own, others = rows[contrast, "targets"], rows[contrast, "elsewhere"]
+            gained = own.established and own.estimate > 0
+            text = (
+                f"{_minus(contrast)} on {what}: its languages {effect(own)}, p (Holm) "
+                f"{p_text(own.p_holm)}; the others {effect(others)}, p (Holm) "
+                f"{p_text(others.p_holm)}."
+            )
+            statements.append(Statement(ESTABLISHED if gained else NOT_ESTABLISHED, text, _n(own)))
+    if not statements:
+        return None
+    question = "Do its languages gain against a control that read as much of each of them?"
+    return Finding(question, statements, "differences", {"family": ["dose"]})
+
+
 def adaptation(run: Run) -> Finding | None:
     """What does any further training change?"""
     statements: list[Statement] = []

@@ -20,7 +20,7 @@ FAMILIES = {
     "region": "regional minus control, by language",
     "adaptation": "regional minus base, by language",
     "post-training": "control minus base, by language",
-    "dose": "another amount of training, by language",
+    "dose": "regional minus control at equal dose, own languages and others",
     "seed": "two training seeds, by language",
     "seed specificity": "specificity between two training seeds",
     "trained": "trained minus random weights, by language",
